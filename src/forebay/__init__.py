@@ -1,1 +1,87 @@
-"""Forebay."""
+"""The async engine, driver adapters and connection pool for SQLAlchemy, as a drop-in.
+
+Everything ``sqlalchemy.ext.asyncio`` exports can be imported from here, ours where we have one::
+
+    from forebay import create_async_engine, async_sessionmaker
+
+For code whose imports cannot change, :func:`install` puts the same names into SQLAlchemy's own namespace.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncAttrs as AsyncAttrs
+    from sqlalchemy.ext.asyncio import AsyncMappingResult as AsyncMappingResult
+    from sqlalchemy.ext.asyncio import AsyncResult as AsyncResult
+    from sqlalchemy.ext.asyncio import AsyncScalarResult as AsyncScalarResult
+    from sqlalchemy.ext.asyncio import AsyncTupleResult as AsyncTupleResult
+    from sqlalchemy.ext.asyncio import async_object_session as async_object_session
+    from sqlalchemy.ext.asyncio import async_session as async_session
+    from sqlalchemy.ext.asyncio import close_all_sessions as close_all_sessions
+
+    from forebay._sqlalchemy.namespace import install as install
+    from forebay._sqlalchemy.namespace import uninstall as uninstall
+    from forebay.engine import AsyncConnection as AsyncConnection
+    from forebay.engine import AsyncEngine as AsyncEngine
+    from forebay.engine import AsyncTransaction as AsyncTransaction
+    from forebay.engine import async_engine_from_config as async_engine_from_config
+    from forebay.engine import create_async_engine as create_async_engine
+    from forebay.engine import create_async_pool_from_url as create_async_pool_from_url
+    from forebay.session import AsyncSession as AsyncSession
+    from forebay.session import AsyncSessionTransaction as AsyncSessionTransaction
+    from forebay.session import async_scoped_session as async_scoped_session
+    from forebay.session import async_sessionmaker as async_sessionmaker
+
+# Public name -> the module that defines it. Imported on first use, so that ``import forebay`` costs nothing and
+# ``import forebay.testing`` does not import the engine.
+_LAZY = {
+    **dict.fromkeys(
+        (
+            "AsyncConnection",
+            "AsyncEngine",
+            "AsyncTransaction",
+            "async_engine_from_config",
+            "create_async_engine",
+            "create_async_pool_from_url",
+        ),
+        "forebay.engine",
+    ),
+    **dict.fromkeys(
+        ("AsyncSession", "AsyncSessionTransaction", "async_scoped_session", "async_sessionmaker"),
+        "forebay.session",
+    ),
+    **dict.fromkeys(
+        (
+            "AsyncAttrs",
+            "AsyncMappingResult",
+            "AsyncResult",
+            "AsyncScalarResult",
+            "AsyncTupleResult",
+            "async_object_session",
+            "async_session",
+            "close_all_sessions",
+        ),
+        "sqlalchemy.ext.asyncio",
+    ),
+    **dict.fromkeys(("install", "uninstall"), "forebay._sqlalchemy.namespace"),
+}
+
+__all__ = sorted([*_LAZY, "__version__"])  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -1,0 +1,55 @@
+"""The aiomysql driver behind SQLAlchemy's MySQL and MariaDB dialect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.dialects.mysql.aiomysql import (
+    AsyncAdapt_aiomysql_connection,
+    AsyncAdapt_aiomysql_dbapi,
+    MySQLDialect_aiomysql,
+)
+
+from forebay._sqlalchemy.adapting import adapt
+from forebay.dialects._adapter import socket_hung_up
+
+
+class AiomysqlConnection(AsyncAdapt_aiomysql_connection):
+    """One aiomysql connection as SQLAlchemy's engine sees it."""
+
+    __slots__ = ()
+
+    def peer_closed(self) -> bool:
+        """Tell, without a query, whether the connection is known to be dead."""
+        writer = getattr(self._connection, "_writer", None)
+        if writer is None or writer.transport.is_closing():
+            return True
+        socket = writer.get_extra_info("socket")
+        return socket is not None and socket_hung_up(socket.fileno())
+
+    def abort(self) -> None:
+        """Drop the socket at once, without waiting for anything."""
+        self._connection.close()
+
+
+class AiomysqlDbapi(AsyncAdapt_aiomysql_dbapi):
+    """The DBAPI module SQLAlchemy sees; connects with our connection class."""
+
+    def connect(self, *arg: Any, **kw: Any) -> AiomysqlConnection:
+        """Open a connection; must run in a greenlet."""
+        creator = kw.pop("async_creator_fn", None) or self.aiomysql.connect
+        return adapt(AiomysqlConnection, self, creator(*arg, **kw))
+
+
+class AiomysqlDialect(MySQLDialect_aiomysql):
+    """SQLAlchemy's aiomysql dialect on Forebay's connection class."""
+
+    supports_statement_cache = True
+
+    @classmethod
+    def import_dbapi(cls) -> Any:
+        """Import aiomysql and wrap it."""
+        import aiomysql
+        import pymysql
+
+        return AiomysqlDbapi(aiomysql, pymysql)

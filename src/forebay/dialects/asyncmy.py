@@ -1,0 +1,57 @@
+"""The asyncmy driver behind SQLAlchemy's MySQL and MariaDB dialect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.dialects.mysql.asyncmy import (
+    AsyncAdapt_asyncmy_connection,
+    AsyncAdapt_asyncmy_dbapi,
+    MySQLDialect_asyncmy,
+)
+
+from forebay._sqlalchemy.adapting import adapt
+from forebay.dialects._adapter import socket_hung_up
+
+
+class AsyncmyConnection(AsyncAdapt_asyncmy_connection):
+    """One asyncmy connection as SQLAlchemy's engine sees it."""
+
+    __slots__ = ()
+
+    def peer_closed(self) -> bool:
+        """Tell, without a query, whether the connection is known to be dead."""
+        connection = self._connection
+        transport = getattr(connection, "_transport", None)
+        if transport is None:  # asyncmy before 0.2.12 keeps it out of Python's reach
+            return not connection.connected
+        if transport.is_closing():
+            return True
+        socket = transport.get_extra_info("socket")
+        return socket is not None and socket_hung_up(socket.fileno())
+
+    def abort(self) -> None:
+        """Drop the socket at once, without waiting for anything."""
+        self._connection.close()
+
+
+class AsyncmyDbapi(AsyncAdapt_asyncmy_dbapi):
+    """The DBAPI module SQLAlchemy sees; connects with our connection class."""
+
+    def connect(self, *arg: Any, **kw: Any) -> AsyncmyConnection:
+        """Open a connection; must run in a greenlet."""
+        creator = kw.pop("async_creator_fn", None) or self.asyncmy.connect
+        return adapt(AsyncmyConnection, self, creator(*arg, **kw))
+
+
+class AsyncmyDialect(MySQLDialect_asyncmy):
+    """SQLAlchemy's asyncmy dialect on Forebay's connection class."""
+
+    supports_statement_cache = True
+
+    @classmethod
+    def import_dbapi(cls) -> Any:
+        """Import asyncmy and wrap it."""
+        import asyncmy
+
+        return AsyncmyDbapi(asyncmy)

@@ -1,0 +1,65 @@
+"""The psycopg 3 driver behind SQLAlchemy's PostgreSQL dialect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import URL
+from sqlalchemy.dialects.postgresql.psycopg import (
+    AsyncAdapt_psycopg_connection,
+    PGDialectAsync_psycopg,
+    PsycopgAdaptDBAPI,
+)
+from sqlalchemy.engine import Dialect
+
+from forebay._sqlalchemy.adapting import adapt
+from forebay._sqlalchemy.greenlets import await_
+from forebay.dialects._adapter import socket_hung_up
+
+
+class PsycopgConnection(AsyncAdapt_psycopg_connection):
+    """One psycopg connection as SQLAlchemy's engine sees it."""
+
+    __slots__ = ()
+
+    def peer_closed(self) -> bool:
+        """Tell, without a query, whether the connection is known to be dead."""
+        connection = self._connection
+        return bool(connection.closed) or socket_hung_up(connection.pgconn.socket)
+
+    def abort(self) -> None:
+        """Drop the socket at once; libpq says its goodbye without waiting for the server."""
+        self._connection.pgconn.finish()
+
+
+class PsycopgDbapi(PsycopgAdaptDBAPI):
+    """The DBAPI module SQLAlchemy sees; connects with our connection class."""
+
+    def connect(self, *arg: Any, **kw: Any) -> PsycopgConnection:
+        """Open a connection; must run in a greenlet."""
+        creator = kw.pop("async_creator_fn", None) or self.psycopg.AsyncConnection.connect
+        if hasattr(PsycopgConnection, "create"):
+            return adapt(PsycopgConnection, self, creator(*arg, **kw))
+        without_dbapi: Any = PsycopgConnection  # 2.0's class takes the connection alone
+        connection: PsycopgConnection = without_dbapi(await_(creator(*arg, **kw)))
+        return connection
+
+
+class PsycopgDialect(PGDialectAsync_psycopg):
+    """SQLAlchemy's async psycopg dialect on Forebay's connection class."""
+
+    supports_statement_cache = True
+
+    @classmethod
+    def get_async_dialect_cls(cls, url: URL) -> type[Dialect]:
+        """Return this class: SQLAlchemy's would send every subclass back to its own."""
+        return cls
+
+    @classmethod
+    def import_dbapi(cls) -> Any:
+        """Import psycopg and wrap it."""
+        stock = PGDialectAsync_psycopg.import_dbapi()  # type: ignore[no-untyped-call]
+        ours = PsycopgDbapi.__new__(PsycopgDbapi)
+        # The two versions construct the module differently; what they set is the same.
+        ours.__dict__.update(stock.__dict__)
+        return ours

@@ -1,0 +1,90 @@
+"""AsyncSession and its transaction, factory and registry."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from sqlalchemy.ext.asyncio import scoping as _scoping
+from sqlalchemy.ext.asyncio import session as _stock
+from sqlalchemy.orm import SessionTransaction
+
+from forebay._sqlalchemy.greenlets import greenlet_spawn
+from forebay._sqlalchemy.proxies import proxy_for, sync_bind_of
+from forebay.engine import AsyncConnection
+
+_AS = TypeVar("_AS", bound="_stock.AsyncSession")
+
+
+class AsyncSession(_stock.AsyncSession):
+    """An asyncio session: :class:`sqlalchemy.ext.asyncio.AsyncSession` with our connections behind it."""
+
+    # ``connection`` takes its overloads' keywords as the stock method does: through ``**kw``.
+    async def connection(
+        self,
+        bind_arguments: Any = None,
+        execution_options: Any = None,
+        **kw: Any,
+    ) -> AsyncConnection:
+        """Return the connection this session's transaction uses, borrowing one if it has none yet.
+
+        Cancellation: safe; a connection not yet handed over goes back to the pool.
+        """
+        sync_connection = await greenlet_spawn(
+            self.sync_session.connection,
+            bind_arguments=bind_arguments,
+            execution_options=execution_options,
+            **kw,
+        )
+        return proxy_for(AsyncConnection, sync_connection)
+
+    def begin(self) -> AsyncSessionTransaction:
+        """Return a transaction to be entered with ``async with``; commits at its end, rolls back on an exception."""
+        return AsyncSessionTransaction(self)
+
+    def begin_nested(self) -> AsyncSessionTransaction:
+        """Return a nested transaction (SAVEPOINT) to be entered with ``async with``."""
+        return AsyncSessionTransaction(self, nested=True)
+
+    def get_transaction(self) -> AsyncSessionTransaction | None:
+        """Return the root transaction in progress, if any."""
+        return self._transaction_proxy(self.sync_session.get_transaction())
+
+    def get_nested_transaction(self) -> AsyncSessionTransaction | None:
+        """Return the nested transaction in progress, if any."""
+        return self._transaction_proxy(self.sync_session.get_nested_transaction())
+
+    def _transaction_proxy(self, transaction: SessionTransaction | None) -> AsyncSessionTransaction | None:
+        if transaction is None:
+            return None
+        return proxy_for(AsyncSessionTransaction, transaction, async_session=self)
+
+
+class AsyncSessionTransaction(_stock.AsyncSessionTransaction):
+    """An asyncio proxy for a :class:`sqlalchemy.orm.SessionTransaction`."""
+
+    __slots__ = ()
+
+    @property
+    def connections(self) -> frozenset[AsyncConnection]:
+        """The connections this transaction has acquired (SQLAlchemy 2.1)."""
+        return frozenset(proxy_for(AsyncConnection, sync) for sync in self._sync_transaction().connections)
+
+    def bound_connection(self, bindkey: Any = None, *, bind: Any = None, **kw: Any) -> AsyncConnection:
+        """Return the connection this transaction has acquired for ``bindkey`` or ``bind`` (SQLAlchemy 2.1)."""
+        if bind is not None:
+            kw["bind"] = sync_bind_of(bind)
+        return proxy_for(AsyncConnection, self._sync_transaction().bound_connection(bindkey, **kw))
+
+
+class async_sessionmaker(_stock.async_sessionmaker[_AS]):  # noqa: N801 - SQLAlchemy's name
+    """A factory of :class:`AsyncSession` objects with the options given once.
+
+    Same parameters as :class:`sqlalchemy.ext.asyncio.async_sessionmaker`; ``class_`` defaults to our session.
+    """
+
+    def __init__(self, bind: Any = None, *, class_: type[_AS] = AsyncSession, **kw: Any) -> None:  # type: ignore[assignment]
+        super().__init__(bind, class_=class_, **kw)
+
+
+class async_scoped_session(_scoping.async_scoped_session[_AS]):  # noqa: N801 - SQLAlchemy's name
+    """A registry of one session per scope, for example per task."""
