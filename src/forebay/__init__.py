@@ -71,7 +71,7 @@ _LAZY = {
     **dict.fromkeys(("install", "uninstall"), "forebay._sqlalchemy.namespace"),
 }
 
-__all__ = sorted([*_LAZY, "__version__"])  # noqa: PLE0605
+__all__ = sorted([*_LAZY, "__version__"])
 
 
 def __getattr__(name: str) -> Any:

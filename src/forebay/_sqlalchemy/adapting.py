@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from forebay._sqlalchemy.greenlets import await_
 
-_C = TypeVar("_C", covariant=True)
+_C = TypeVar("_C")
 
 
-class _ConnectionClass(Protocol[_C]):
-    def __call__(self, dbapi: Any, connection: Any, **options: Any) -> _C: ...
-
-
-def adapt(cls: _ConnectionClass[_C], dbapi: Any, connecting: Awaitable[Any], **options: Any) -> _C:
+def adapt(cls: Callable[..., _C], dbapi: Any, connecting: Awaitable[Any], **options: Any) -> _C:
     """Await ``connecting`` and return it wrapped in ``cls``; must run in a greenlet.
 
     SQLAlchemy 2.1 wraps through ``cls.create()``, which also turns errors of the connect itself into the DBAPI's;

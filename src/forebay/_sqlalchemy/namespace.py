@@ -81,8 +81,8 @@ def install() -> None:
     if late:
         listed = "; ".join(f"{module} ({', '.join(names)})" for module, names in sorted(late.items()))
         warnings.warn(
-            f"forebay.install() came after these modules had imported SQLAlchemy's own names, which they keep: {listed}. "
-            "Call forebay.install() before importing them.",
+            "forebay.install() came after these modules had imported SQLAlchemy's own names, which they keep: "
+            f"{listed}. Call forebay.install() before importing them.",
             InstallWarning,
             stacklevel=2,
         )

@@ -76,7 +76,7 @@ class AsyncSessionTransaction(_stock.AsyncSessionTransaction):
         return proxy_for(AsyncConnection, self._sync_transaction().bound_connection(bindkey, **kw))
 
 
-class async_sessionmaker(_stock.async_sessionmaker[_AS]):  # noqa: N801 - SQLAlchemy's name
+class async_sessionmaker(_stock.async_sessionmaker[_AS]):
     """A factory of :class:`AsyncSession` objects with the options given once.
 
     Same parameters as :class:`sqlalchemy.ext.asyncio.async_sessionmaker`; ``class_`` defaults to our session.
@@ -86,5 +86,5 @@ class async_sessionmaker(_stock.async_sessionmaker[_AS]):  # noqa: N801 - SQLAlc
         super().__init__(bind, class_=class_, **kw)
 
 
-class async_scoped_session(_scoping.async_scoped_session[_AS]):  # noqa: N801 - SQLAlchemy's name
+class async_scoped_session(_scoping.async_scoped_session[_AS]):
     """A registry of one session per scope, for example per task."""

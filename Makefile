@@ -1,0 +1,62 @@
+# The one entry: `make demo` and `make test` set up all they need. `make help` lists the rest.
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-full lint types check format simulate conformance bench clean
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The newest interpreter found that we support; PYTHON=… overrides.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+SEEDS ?= 40
+STEPS ?= 25000
+ARGS ?=
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Forebay needs Python 3.11 or newer; none was found. Set PYTHON=…"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable ".[sqlite,cli]"
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable ".[all]" --group dev
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo ## A storefront under load on an embedded SQLite file (ARGS=URL for another database)
+	$(BIN)/forebay demo $(ARGS)
+
+test: $(VENV)/.dev ## All tests that take minutes; a private PostgreSQL comes with the development packages
+	$(BIN)/pytest -m "not slow" $(ARGS)
+
+test-full: $(VENV)/.dev ## Every test, the slow ones included
+	$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/.dev ## Style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev ## mypy, strict
+	$(BIN)/mypy
+
+check: lint types test ## What to run before a commit
+
+format: $(VENV)/.dev ## Format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+simulate: $(VENV)/.dev ## Random simulation of the pool's core: SEEDS=40 STEPS=25000 (steps per seed)
+	$(BIN)/python -m forebay.testing.simulate --seeds $(SEEDS) --steps $(STEPS) $(ARGS)
+
+conformance: $(VENV)/.dev ## SQLAlchemy's own tests, stock and Forebay side by side (ARGS=--quick for the CI's part)
+	$(BIN)/python -m conformance $(ARGS)
+
+bench: $(VENV)/.dev ## Stock SQLAlchemy, the raw driver and Forebay, interleaved (ARGS=URL)
+	$(BIN)/forebay bench $(ARGS)
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
