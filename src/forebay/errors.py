@@ -2,8 +2,11 @@
 
     sqlalchemy.exc.ArgumentError
     └── ConfigurationError              the caller gave options that cannot work; nothing was opened
-        ├── InvalidOptionError          … and SQLAlchemy raises TypeError for the same mistake
-        └── AsyncDriverRequiredError    … and SQLAlchemy raises InvalidRequestError for the same mistake
+        ├── InvalidURLError             … and SQLAlchemy raises ValueError for some of the same mistakes
+        ├── UnknownDriverError          … and SQLAlchemy raises NoSuchModuleError for the same mistake
+        ├── AsyncDriverRequiredError    … and SQLAlchemy raises InvalidRequestError for the same mistake
+        ├── DriverNotInstalledError     … and SQLAlchemy raises ModuleNotFoundError for the same mistake
+        └── InvalidOptionError          … and SQLAlchemy raises TypeError or ValueError for the same mistake
     UserWarning
     └── ForebayWarning
         └── InstallWarning              install() came after other modules had imported the stock names
@@ -17,11 +20,31 @@ from sqlalchemy import exc
 
 
 class ConfigurationError(exc.ArgumentError):
-    """Options or a URL that cannot work; raised at construction, with every problem in one message."""
+    """Options or a URL that cannot work; raised at construction, with every problem in one message.
+
+    No message holds a password, nor any value that could be one.
+
+    Attributes:
+        problems: One sentence or two for each thing that is wrong, in the order of the message.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        if len(problems) == 1:
+            message = problems[0]
+        else:
+            message = "\n".join(
+                [f"{len(problems)} things about this engine cannot work:", *(f"- {p}" for p in problems)]
+            )
+        super().__init__(message)
+        self.problems = problems
 
 
-class InvalidOptionError(ConfigurationError, TypeError):
-    """An option that this combination of driver and pool does not take."""
+class InvalidURLError(ConfigurationError, ValueError):
+    """A URL that does not say what its author meant; the message says where in the string."""
+
+
+class UnknownDriverError(ConfigurationError, exc.NoSuchModuleError):
+    """The URL names a database or driver that SQLAlchemy does not know; the message names near ones."""
 
 
 class AsyncDriverRequiredError(ConfigurationError, exc.InvalidRequestError):
@@ -30,6 +53,10 @@ class AsyncDriverRequiredError(ConfigurationError, exc.InvalidRequestError):
 
 class DriverNotInstalledError(ConfigurationError, ModuleNotFoundError):
     """The URL names a driver that is not installed; the message names the extra that brings it."""
+
+
+class InvalidOptionError(ConfigurationError, TypeError, ValueError):
+    """An option with a value out of bounds, or one that this combination of driver and pool does not take."""
 
 
 class ForebayWarning(UserWarning):

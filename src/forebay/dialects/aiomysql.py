@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy import URL
 from sqlalchemy.dialects.mysql.aiomysql import (
     AsyncAdapt_aiomysql_connection,
     AsyncAdapt_aiomysql_dbapi,
@@ -12,6 +13,7 @@ from sqlalchemy.dialects.mysql.aiomysql import (
 
 from forebay._sqlalchemy.adapting import adapt
 from forebay.dialects._adapter import socket_hung_up
+from forebay.dialects._arguments import ConnectArguments, parameter_names
 
 
 class AiomysqlConnection(AsyncAdapt_aiomysql_connection):
@@ -46,6 +48,9 @@ class AiomysqlDialect(MySQLDialect_aiomysql):
 
     supports_statement_cache = True
 
+    #: The extra that brings the driver: ``pip install "forebay[aiomysql]"``.
+    extra = "aiomysql"
+
     @classmethod
     def import_dbapi(cls) -> Any:
         """Import aiomysql and wrap it."""
@@ -53,3 +58,25 @@ class AiomysqlDialect(MySQLDialect_aiomysql):
         import pymysql
 
         return AiomysqlDbapi(aiomysql, pymysql)
+
+    @classmethod
+    def connect_arguments(cls, url: URL) -> ConnectArguments:
+        """Return what ``aiomysql.connect()`` takes.
+
+        Raises:
+            ModuleNotFoundError: aiomysql is not installed.
+        """
+        import aiomysql
+
+        return ConnectArguments(
+            parameter_names(aiomysql.connect),
+            hints={
+                "sslmode": "aiomysql takes ssl: an ssl.SSLContext in connect_args, or ?ssl_ca=... in the URL",
+                "ssl_mode": "aiomysql takes ssl: an ssl.SSLContext in connect_args, or ?ssl_ca=... in the URL",
+                "passwd": "aiomysql calls it password",
+                "timeout": "aiomysql calls it connect_timeout, in seconds",
+                "database": "aiomysql calls it db",
+                "read_timeout": "aiomysql has no time limit per read; asyncmy has",
+                "cursor_cls": "aiomysql calls it cursorclass",
+            },
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy import URL
 from sqlalchemy.dialects.mysql.asyncmy import (
     AsyncAdapt_asyncmy_connection,
     AsyncAdapt_asyncmy_dbapi,
@@ -12,6 +13,7 @@ from sqlalchemy.dialects.mysql.asyncmy import (
 
 from forebay._sqlalchemy.adapting import adapt
 from forebay.dialects._adapter import socket_hung_up
+from forebay.dialects._arguments import ConnectArguments, parameter_names
 
 
 class AsyncmyConnection(AsyncAdapt_asyncmy_connection):
@@ -49,9 +51,32 @@ class AsyncmyDialect(MySQLDialect_asyncmy):
 
     supports_statement_cache = True
 
+    #: The extra that brings the driver: ``pip install "forebay[asyncmy]"``.
+    extra = "asyncmy"
+
     @classmethod
     def import_dbapi(cls) -> Any:
         """Import asyncmy and wrap it."""
         import asyncmy
 
         return AsyncmyDbapi(asyncmy)
+
+    @classmethod
+    def connect_arguments(cls, url: URL) -> ConnectArguments:
+        """Return what ``asyncmy.connect()`` takes.
+
+        Raises:
+            ModuleNotFoundError: asyncmy is not installed.
+        """
+        import asyncmy
+
+        return ConnectArguments(
+            parameter_names(asyncmy.connect),
+            hints={
+                "sslmode": "asyncmy takes ssl: an ssl.SSLContext in connect_args, or ?ssl_ca=... in the URL",
+                "ssl_mode": "asyncmy takes ssl: an ssl.SSLContext in connect_args, or ?ssl_ca=... in the URL",
+                "passwd": "asyncmy calls it password",
+                "timeout": "asyncmy calls it connect_timeout, in seconds",
+                "cursorclass": "asyncmy calls it cursor_cls",
+            },
+        )

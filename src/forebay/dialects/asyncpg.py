@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy import URL
 from sqlalchemy.dialects.postgresql.asyncpg import (
     AsyncAdapt_asyncpg_connection,
     AsyncAdapt_asyncpg_dbapi,
@@ -12,6 +13,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import (
 
 from forebay._sqlalchemy.adapting import adapt
 from forebay.dialects._adapter import socket_hung_up
+from forebay.dialects._arguments import ConnectArguments, parameter_names
 
 
 class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
@@ -51,9 +53,37 @@ class AsyncpgDialect(PGDialect_asyncpg):
 
     supports_statement_cache = True
 
+    #: The extra that brings the driver: ``pip install "forebay[asyncpg]"``.
+    extra = "asyncpg"
+
     @classmethod
     def import_dbapi(cls) -> Any:
         """Import asyncpg and wrap it."""
         import asyncpg
 
         return AsyncpgDbapi(asyncpg)  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def connect_arguments(cls, url: URL) -> ConnectArguments:
+        """Return what ``asyncpg.connect()`` takes, and SQLAlchemy's adapter around it.
+
+        Raises:
+            ModuleNotFoundError: asyncpg is not installed.
+        """
+        import asyncpg
+
+        names = parameter_names(asyncpg.connect)
+        return ConnectArguments(
+            names and names | {"prepared_statement_cache_size", "prepared_statement_name_func"},
+            hints={
+                "sslmode": "asyncpg calls it ssl, with libpq's values (?ssl=require), or an ssl.SSLContext in connect_args",
+                "sslrootcert": "give asyncpg an ssl.SSLContext in connect_args={'ssl': ...}",
+                "channel_binding": "asyncpg does no channel binding; leave it out",
+                "application_name": "connect_args={'server_settings': {'application_name': ...}}",
+                "options": "connect_args={'server_settings': {...}}",
+                "connect_timeout": "asyncpg calls it timeout, in seconds",
+                "prepare_threshold": "that is psycopg's; asyncpg has statement_cache_size",
+                "dbname": "asyncpg calls it database",
+                "username": "asyncpg calls it user",
+            },
+        )

@@ -15,6 +15,7 @@ from sqlalchemy.engine import Dialect
 from forebay._sqlalchemy.adapting import adapt
 from forebay._sqlalchemy.greenlets import await_
 from forebay.dialects._adapter import socket_hung_up
+from forebay.dialects._arguments import ConnectArguments, parameter_names
 
 
 class PsycopgConnection(AsyncAdapt_psycopg_connection):
@@ -50,6 +51,9 @@ class PsycopgDialect(PGDialectAsync_psycopg):
 
     supports_statement_cache = True
 
+    #: The extra that brings the driver: ``pip install "forebay[psycopg]"``.
+    extra = "psycopg"
+
     @classmethod
     def get_async_dialect_cls(cls, url: URL) -> type[Dialect]:
         """Return this class: SQLAlchemy's would send every subclass back to its own."""
@@ -63,3 +67,29 @@ class PsycopgDialect(PGDialectAsync_psycopg):
         # The two versions construct the module differently; what they set is the same.
         ours.__dict__.update(stock.__dict__)
         return ours
+
+    @classmethod
+    def connect_arguments(cls, url: URL) -> ConnectArguments:
+        """Return what ``psycopg.AsyncConnection.connect()`` takes: its own parameters and those of the libpq loaded.
+
+        Raises:
+            ModuleNotFoundError: psycopg is not installed.
+        """
+        import psycopg
+        from psycopg.pq import Conninfo
+
+        names = parameter_names(psycopg.AsyncConnection.connect)
+        libpq = {option.keyword.decode() for option in Conninfo.get_defaults()}
+        return ConnectArguments(
+            names and names | libpq,
+            hints={
+                "ssl": "psycopg calls it sslmode, with libpq's values",
+                "server_settings": "connect_args={'options': '-c name=value'}",
+                "statement_cache_size": "that is asyncpg's; psycopg has prepare_threshold (None: never)",
+                "prepared_statement_cache_size": "that is for asyncpg; psycopg has prepare_threshold",
+                "command_timeout": "that is asyncpg's; connect_args={'options': '-c statement_timeout=<ms>'}",
+                "timeout": "psycopg calls it connect_timeout, in seconds",
+                "database": "psycopg calls it dbname",
+                "username": "psycopg calls it user",
+            },
+        )

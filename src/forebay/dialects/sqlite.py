@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from threading import Thread
 from typing import Any
 
+from sqlalchemy import URL
 from sqlalchemy.dialects.sqlite.aiosqlite import (
     AsyncAdapt_aiosqlite_connection,
     AsyncAdapt_aiosqlite_dbapi,
     SQLiteDialect_aiosqlite,
 )
+from sqlalchemy.util import asbool
 
 from forebay._sqlalchemy.adapting import adapt
+from forebay.dialects._arguments import ConnectArguments, parameter_names
+
+# What sqlite3.connect() takes; it is written in C and does not tell.
+_SQLITE3_NAMES = frozenset(
+    ("timeout", "detect_types", "isolation_level", "check_same_thread", "factory", "cached_statements", "uri")
+) | ({"autocommit"} if sys.version_info >= (3, 12) else set())
+
+# What SQLAlchemy's dialect takes out of the URL's query for sqlite3.connect().
+_QUERY_NAMES = _SQLITE3_NAMES - {"factory", "autocommit"}
 
 
 class SqliteConnection(AsyncAdapt_aiosqlite_connection):
@@ -51,6 +63,9 @@ class SqliteDialect(SQLiteDialect_aiosqlite):
 
     supports_statement_cache = True
 
+    #: The extra that brings the driver: ``pip install "forebay[sqlite]"``.
+    extra = "sqlite"
+
     @classmethod
     def import_dbapi(cls) -> Any:
         """Import aiosqlite and wrap it."""
@@ -59,3 +74,27 @@ class SqliteDialect(SQLiteDialect_aiosqlite):
         import aiosqlite
 
         return SqliteDbapi(aiosqlite, sqlite3)
+
+    @classmethod
+    def connect_arguments(cls, url: URL) -> ConnectArguments:
+        """Return what ``aiosqlite.connect()`` takes, and ``sqlite3.connect()`` through it.
+
+        Raises:
+            ModuleNotFoundError: aiosqlite is not installed.
+        """
+        import aiosqlite
+
+        names = parameter_names(aiosqlite.connect)
+        uri = asbool(url.query.get("uri", False))
+        return ConnectArguments(
+            names and names | _SQLITE3_NAMES,
+            # Without uri=true SQLAlchemy drops what it does not know of the query; with it, that goes to SQLite.
+            query_names=None if uri else _QUERY_NAMES,
+            hints={
+                "foreign_keys": "run PRAGMA foreign_keys=ON in a 'connect' listener",
+                "journal_mode": "run PRAGMA journal_mode=WAL in a 'connect' listener",
+                "busy_timeout": "sqlite3 calls it timeout, in seconds",
+                "connect_timeout": "sqlite3 calls it timeout, in seconds",
+            },
+            ignored_hint="SQLite's own arguments need a file: URI, as in sqlite+aiosqlite:///file:app.db?mode=ro&uri=true",
+        )
