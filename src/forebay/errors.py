@@ -32,9 +32,7 @@ class ConfigurationError(exc.ArgumentError):
         if len(problems) == 1:
             message = problems[0]
         else:
-            message = "\n".join(
-                [f"{len(problems)} things about this engine cannot work:", *(f"- {p}" for p in problems)]
-            )
+            message = "\n- ".join([f"{len(problems)} things about this engine cannot work:", *problems])
         super().__init__(message)
         self.problems = problems
 

@@ -76,7 +76,7 @@ class AsyncpgDialect(PGDialect_asyncpg):
         return ConnectArguments(
             names and names | {"prepared_statement_cache_size", "prepared_statement_name_func"},
             hints={
-                "sslmode": "asyncpg calls it ssl, with libpq's values (?ssl=require), or an ssl.SSLContext in connect_args",
+                "sslmode": "asyncpg calls it ssl, with libpq's values: ?ssl=require, or connect_args={'ssl': ...}",
                 "sslrootcert": "give asyncpg an ssl.SSLContext in connect_args={'ssl': ...}",
                 "channel_binding": "asyncpg does no channel binding; leave it out",
                 "application_name": "connect_args={'server_settings': {'application_name': ...}}",
