@@ -1,0 +1,75 @@
+"""What the command line tells the user when it cannot go on: one line, no traceback, no password."""
+
+from __future__ import annotations
+
+from typing import Final
+
+
+class CliError(Exception):
+    """The command failed for a reason outside this program; its text is the one line shown on stderr.
+
+    Attributes:
+        exit_code: What the process exits with.
+    """
+
+    exit_code: int = 1
+
+
+class Refused(CliError):
+    """The command will not start: what was asked for would touch something that is not ours, or cannot be meant."""
+
+    exit_code = 2
+
+
+class Interrupted(CliError):
+    """The user (SIGINT) or the system (SIGTERM) ended the command; the clean-up has run."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+#: Top-level packages whose exceptions mean "the database or its driver said no".
+_DRIVER_PACKAGES: Final = frozenset({"asyncpg", "psycopg", "asyncmy", "aiomysql", "pymysql", "aiosqlite", "sqlite3"})
+
+
+def is_database_error(error: BaseException) -> bool:
+    """Tell whether an exception comes from the database, its driver, the network or SQLAlchemy.
+
+    Anything else is a fault of this program and deserves its traceback.
+    """
+    if isinstance(error, OSError | TimeoutError | EOFError):
+        return True
+    roots = {cls.__module__.partition(".")[0] for cls in type(error).__mro__}
+    return bool(roots & _DRIVER_PACKAGES) or "sqlalchemy" in roots
+
+
+def reason(error: BaseException) -> str:
+    """Return one line saying what the database, driver or network answered. Secrets are *not* removed here."""
+    error = _innermost(error)
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if type(error).__name__ == "gaierror":
+        return "host name not found"
+    # PyMySQL and asyncmy raise (number, text).
+    if len(error.args) >= 2 and isinstance(error.args[0], int) and isinstance(error.args[1], str):
+        text = error.args[1]
+        if "Errno 111" in text or "Errno 61" in text:
+            return "connection refused"
+    else:
+        text = str(error)
+    lines = text.strip().splitlines()
+    first = lines[0].rstrip(":. ") if lines else ""
+    if isinstance(error, TimeoutError) and not first:
+        return "no answer in time"
+    return first or type(error).__name__
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Follow SQLAlchemy's ``orig`` and the adapters' ``__cause__`` to the exception the driver raised."""
+    for _ in range(8):  # bounded: a cycle of causes is legal in Python
+        inner = getattr(error, "orig", None) or (error.__cause__ if is_database_error(error) else None)
+        if not isinstance(inner, BaseException) or not is_database_error(inner):
+            break
+        error = inner
+    return error
