@@ -7,6 +7,12 @@
         ├── AsyncDriverRequiredError    … and SQLAlchemy raises InvalidRequestError for the same mistake
         ├── DriverNotInstalledError     … and SQLAlchemy raises ModuleNotFoundError for the same mistake
         └── InvalidOptionError          … and SQLAlchemy raises TypeError or ValueError for the same mistake
+    sqlalchemy.exc.TimeoutError
+    ├── PoolTimeoutError                a checkout did not end within pool_timeout
+    └── PoolOverloadedError             pool_max_waiting callers wait already
+    sqlalchemy.exc.InvalidRequestError
+    ├── PoolDisposedError               the pool was disposed of or drained while this caller waited
+    └── PoolUsageError                  a connection was given back twice, or on another event loop
     UserWarning
     └── ForebayWarning
         └── InstallWarning              install() came after other modules had imported the stock names
@@ -55,6 +61,38 @@ class DriverNotInstalledError(ConfigurationError, ModuleNotFoundError):
 
 class InvalidOptionError(ConfigurationError, TypeError, ValueError):
     """An option with a value out of bounds, or one that this combination of driver and pool does not take."""
+
+
+class PoolTimeoutError(exc.TimeoutError):
+    """A checkout did not end within ``pool_timeout``.
+
+    Attributes:
+        phase: What the caller was waiting for when its time was up: ``wait``, ``connect``, ``ping`` or ``reset``.
+        waited_s: How long it had waited, in seconds.
+        snapshot: The pool's statistics at that moment.
+    """
+
+    phase: str = "wait"
+    waited_s: float = 0.0
+    snapshot: object = None
+
+
+class PoolOverloadedError(exc.TimeoutError):
+    """As many callers as ``pool_max_waiting`` wait for a connection already; this one was turned away at once.
+
+    Attributes:
+        snapshot: The pool's statistics at that moment.
+    """
+
+    snapshot: object = None
+
+
+class PoolDisposedError(exc.InvalidRequestError):
+    """The pool was disposed of, or is being drained, and takes no callers."""
+
+
+class PoolUsageError(exc.InvalidRequestError):
+    """A connection was used where it must not be; the pool is as it was before."""
 
 
 class ForebayWarning(UserWarning):
