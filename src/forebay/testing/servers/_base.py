@@ -1,8 +1,8 @@
 """What all private servers share: folder, port, process, stop modes, pausing, clean-up.
 
 A private server belongs to one test (or one session of tests) and may be killed, paused and restarted at will. It has
-its own folder under the system's temporary one and a port on the loopback interface that stays over restarts. Everything
-is synchronous: a test that must not block its loop calls these methods through `asyncio.to_thread`.
+its own folder under the system's temporary one, and a port on the loopback interface which stays over restarts.
+Everything is synchronous: a test that must not block its loop calls these methods through `asyncio.to_thread`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,139 @@
+"""Fixtures for every test: servers to test against, URLs for every driver, and a check that no task is left behind.
+
+The servers of a session are shared: leave them running, and create a database of your own (`create_database`) where you
+create tables. Tests that kill, pause, restart or reconfigure a server take a `private_…` one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from forebay.testing.availability import require
+from forebay.testing.servers.mariadb import MariaDBServer
+from forebay.testing.servers.pgbouncer import PgBouncer
+from forebay.testing.servers.postgres import PostgresServer
+
+DRIVERS = ("asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL for the whole session, trust authentication."""
+    require("postgres")
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_tls() -> Iterator[PostgresServer]:
+    """A PostgreSQL with TLS and a password for the whole session."""
+    require("tls")
+    with PostgresServer(tls=True, auth="scram-sha-256") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDBServer]:
+    """A MariaDB for the whole session."""
+    require("mariadb")
+    with MariaDBServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres: PostgresServer) -> Iterator[PgBouncer]:
+    """A PgBouncer in transaction mode, without prepared statements, in front of `postgres` for the whole session."""
+    require("pgbouncer")
+    with PgBouncer(postgres, mode="transaction", max_prepared_statements=0) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pgbouncer_session(postgres: PostgresServer) -> Iterator[PgBouncer]:
+    """A PgBouncer in session mode in front of `postgres` for the whole session."""
+    require("pgbouncer")
+    with PgBouncer(postgres, mode="session") as server:
+        yield server
+
+
+@pytest.fixture
+def private_postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL for one test, to kill, pause and restart."""
+    require("postgres")
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture
+def private_mariadb() -> Iterator[MariaDBServer]:
+    """A MariaDB for one test, to kill, pause and restart."""
+    require("mariadb")
+    with MariaDBServer() as server:
+        yield server
+
+
+@pytest.fixture
+def asyncpg_url(postgres: PostgresServer) -> str:
+    """A `postgresql+asyncpg` URL for the session's PostgreSQL."""
+    require("asyncpg")
+    return postgres.url("asyncpg")
+
+
+@pytest.fixture
+def psycopg_url(postgres: PostgresServer) -> str:
+    """A `postgresql+psycopg` URL for the session's PostgreSQL."""
+    require("psycopg")
+    return postgres.url("psycopg")
+
+
+@pytest.fixture
+def asyncmy_url(mariadb: MariaDBServer) -> str:
+    """A `mysql+asyncmy` URL for the session's MariaDB."""
+    require("asyncmy")
+    return mariadb.url("asyncmy")
+
+
+@pytest.fixture
+def aiomysql_url(mariadb: MariaDBServer) -> str:
+    """A `mysql+aiomysql` URL for the session's MariaDB."""
+    require("aiomysql")
+    return mariadb.url("aiomysql")
+
+
+@pytest.fixture
+def aiosqlite_url(tmp_path: Path) -> str:
+    """A `sqlite+aiosqlite` URL for a fresh file."""
+    require("aiosqlite")
+    return f"sqlite+aiosqlite:///{tmp_path / 'test.sqlite'}"
+
+
+@pytest.fixture(params=DRIVERS)
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A URL for each driver in turn; a test narrows it with `@pytest.mark.parametrize(..., indirect=True)`."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+async def no_leaked_tasks() -> AsyncIterator[None]:
+    """Fail the test when tasks it started are still pending at its end; every async test gets this by itself."""
+    before = asyncio.all_tasks()
+    yield
+    # What was cancelled or is about to finish needs a few iterations.
+    for _ in range(10):
+        left = {task for task in asyncio.all_tasks() if not task.done()} - before - {asyncio.current_task()}
+        if not left:
+            return
+        await asyncio.sleep(0)
+    pytest.fail("tasks left behind:\n" + "\n".join(map(repr, left)), pytrace=False)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Put `no_leaked_tasks` in front of every async test's fixtures, so that it is torn down last."""
+    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
+        item.fixturenames.insert(0, "no_leaked_tasks")
