@@ -1,0 +1,154 @@
+"""pytest plugin for a run of SQLAlchemy's tests: records outcomes, puts Forebay in, counts its use.
+
+Loaded by ``-p conformance.plugin`` into the pytest of the version under test, whose environment has neither the
+runner's packages nor the same SQLAlchemy. So this file and ``usage`` import the standard library, pytest and, only
+once SQLAlchemy's own plugin has begun, SQLAlchemy and Forebay.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from conformance import usage
+
+#: Longest traceback kept for one test, characters; the end of it is what tells.
+DETAIL_LIMIT = 6000
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add our options, all prefixed so that they cannot meet SQLAlchemy's."""
+    group = parser.getgroup("conformance")
+    group.addoption("--conformance-results", metavar="FILE", help="where to write outcomes, one JSON object a line")
+    group.addoption(
+        "--conformance-side",
+        choices=("stock", "ours", "unchanged"),
+        default="stock",
+        help="stock: only record; ours: put Forebay in and count; unchanged: count as in ours, but put nothing in",
+    )
+    group.addoption("--conformance-sync", action="store_true", help="put Forebay under synchronous create_engine() too")
+    group.addoption("--conformance-only", metavar="FILE", help="run only the test ids listed in FILE, one a line")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the recorder if results are asked for."""
+    path = config.getoption("--conformance-results")
+    if path:
+        config.pluginmanager.register(Recorder(config, Path(path)), "conformance-recorder")
+
+
+class Recorder:
+    """Writes one line for each thing that happens; see ``results`` for the lines.
+
+    Args:
+        config: pytest's configuration, with our options.
+        path: File to write; an old one is replaced.
+    """
+
+    def __init__(self, config: pytest.Config, path: Path) -> None:
+        self._config = config
+        # Line buffered: what a killed process did until then is on disk.
+        self._file: IO[str] = path.open("w", encoding="utf-8", buffering=1)
+        self._counters = usage.Counters()
+        self._reports: list[pytest.TestReport] = []
+        self._checkouts_before = 0
+
+    def _write(self, **record: Any) -> None:
+        self._file.write(json.dumps(record) + "\n")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionstart(self) -> None:
+        """Put Forebay in: before SQLAlchemy's plugin makes its engines, and before any test module is imported."""
+        side = self._config.getoption("--conformance-side")
+        if side == "stock":
+            return
+        if side == "ours":
+            usage.install(self._counters, synchronous=self._config.getoption("--conformance-sync"))
+        usage.count(self._counters)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Keep the tests asked for; last, because SQLAlchemy's plugin makes the final ids in this hook."""
+        listed = config.getoption("--conformance-only")
+        if not listed:
+            return
+        wanted = set(Path(listed).read_text(encoding="utf-8").splitlines())
+        dropped = [item for item in items if item.nodeid not in wanted]
+        items[:] = [item for item in items if item.nodeid in wanted]
+        config.hook.pytest_deselected(items=dropped)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Record a file that could not be collected."""
+        if report.failed:
+            self._write(kind="collect_error", id=report.nodeid, detail=_detail(report.longreprtext))
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Record what is about to run, and on which SQLAlchemy."""
+        import sqlalchemy
+
+        self._write(
+            kind="begin", sqlalchemy=sqlalchemy.__version__, file=sqlalchemy.__file__, collected=len(session.items)
+        )
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """Count Forebay's use during the test and its fixtures only, then record the outcome."""
+        self._write(kind="start", id=item.nodeid)
+        self._reports.clear()
+        self._checkouts_before = self._counters.checkouts
+        self._counters.active = True
+        try:
+            yield
+        finally:
+            self._counters.active = False
+        outcome, detail = _outcome(self._reports)
+        self._write(
+            kind="test",
+            id=item.nodeid,
+            outcome=outcome,
+            detail=_detail(detail),
+            duration_s=round(sum(report.duration for report in self._reports), 4),
+            ours=self._counters.checkouts - self._checkouts_before,
+        )
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the report of one phase."""
+        self._reports.append(report)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        """Record the counts and that the session came to its end."""
+        self._write(kind="end", exit_status=int(exitstatus), usage=self._counters.as_json())
+
+    def pytest_unconfigure(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _outcome(reports: list[pytest.TestReport]) -> tuple[str, str]:
+    """Return one outcome for setup, call and teardown, and the text that explains it."""
+    call_failed = next((report for report in reports if report.failed and report.when == "call"), None)
+    if call_failed is not None:
+        return "failed", call_failed.longreprtext
+    failed = next((report for report in reports if report.failed), None)
+    if failed is not None:
+        return "error", failed.longreprtext
+    for report in reports:
+        if report.skipped:
+            outcome = "xfailed" if hasattr(report, "wasxfail") else "skipped"
+            # A skip's longrepr is (path, line, reason); an expected failure's is a traceback.
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
+            return outcome, reason
+    if any(hasattr(report, "wasxfail") for report in reports):
+        return "xpassed", ""
+    if not any(report.when == "call" for report in reports):
+        return "error", "the test reported no outcome"
+    return "passed", ""
+
+
+def _detail(text: str) -> str:
+    return text if len(text) <= DETAIL_LIMIT else "…" + text[-DETAIL_LIMIT:]

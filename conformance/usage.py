@@ -1,0 +1,214 @@
+"""Puts Forebay under SQLAlchemy's tests and counts how much of it they reach.
+
+The counting is done here, by wrapping Forebay's classes from outside; the product knows nothing of it. A layer that
+Forebay does not have yet (its own pool, a native lane) is found missing and not counted. This is the one place to
+adapt when a new layer comes.
+
+What is counted:
+
+=================  ====================================================================================
+``engines``        our dialect classes told of a finished engine (``Dialect.engine_created``)
+``connects``       our DBAPI classes asked for a connection
+``checkouts``      pools of such an engine lending a connection, whatever the pool's class
+``pooled``         of these, the ones lent by a pool class of ours
+``checkouts_stock``  other pools of an async engine lending one
+``cursors``        cursors opened on our DBAPI connections: statements on their way to a driver
+``facade``         awaited executions on our ``AsyncConnection`` and ``AsyncSession``
+``facade_stock``   the same on stock ones
+=================  ====================================================================================
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from typing import Any
+
+_FACADE = {
+    "AsyncConnection": ("execute", "scalar", "scalars", "stream", "stream_scalars", "exec_driver_sql"),
+    "AsyncSession": ("execute", "scalar", "scalars", "stream", "stream_scalars", "get", "get_one"),
+}
+
+
+@dataclass(slots=True)
+class Counters:
+    """Counts of one run; they move only while ``active``, which is during tests."""
+
+    active: bool = False
+    installed: bool = False
+    engines: int = 0
+    connects: int = 0
+    checkouts: int = 0
+    pooled: int = 0
+    checkouts_stock: int = 0
+    cursors: int = 0
+    facade: int = 0
+    facade_stock: int = 0
+    lanes: dict[str, int] = field(default_factory=dict)
+    layers: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the counts as ``results.Usage`` reads them."""
+        data = asdict(self)
+        del data["active"]
+        return data
+
+
+def install(counters: Counters, *, synchronous: bool) -> None:
+    """Put Forebay in, as a user would, and for most suites a little deeper.
+
+    Args:
+        counters: Told that it was done.
+        synchronous: Also under ``sqlalchemy.create_engine()``. Outside of ``test/ext/asyncio`` SQLAlchemy's tests
+            build synchronous engines on async dialects, which ``forebay.install()`` leaves alone by design.
+    """
+    import forebay
+
+    forebay.install()
+    if synchronous:
+        _register_dialects()
+        _map_pool_classes()
+    counters.installed = True
+
+
+def count(counters: Counters) -> None:
+    """Wrap what is to be counted."""
+    from sqlalchemy.pool import Pool
+
+    import forebay
+
+    for name, methods in _FACADE.items():
+        ours = getattr(forebay, name)
+        stock = next(base for base in ours.__mro__ if not is_ours(base))
+        for method in methods:
+            if hasattr(stock, method):
+                _wrap(stock, method, counters, lambda _: _add(counters, "facade_stock"))
+                _wrap(ours, method, counters, lambda _: _add(counters, "facade"))
+    counters.layers.append("facade")
+
+    for cls in _dialect_layer_classes():
+        if hasattr(cls, "engine_created"):
+            _wrap_engine_created(cls, counters)
+        elif hasattr(cls, "connect"):
+            _wrap(cls, "connect", counters, lambda _: _add(counters, "connects"))
+        elif hasattr(cls, "cursor"):
+            _wrap(cls, "cursor", counters, lambda _: _add(counters, "cursors"))
+    counters.layers.append("dialects")
+
+    pools = pool_classes()
+    overriding: list[type[Any]] = [cls for cls in pools if "connect" in vars(cls)]
+    for pool in (Pool, *overriding):
+        _wrap(pool, "connect", counters, lambda pool: _count_checkout(pool, counters))
+    if pools:
+        counters.layers.append("pool")
+
+
+def pool_classes() -> list[type[Any]]:
+    """Return Forebay's pool classes that SQLAlchemy's engine can use, none while there are none."""
+    from sqlalchemy.pool import Pool
+
+    import forebay._sqlalchemy as private
+
+    for module in pkgutil.iter_modules(private.__path__, prefix=f"{private.__name__}."):
+        import_module(module.name)
+    return [cls for cls in _subclasses(Pool) if is_ours(cls)]
+
+
+def is_ours(cls: type[Any]) -> bool:
+    """Tell whether Forebay defines ``cls``."""
+    return cls.__module__.split(".", 1)[0] == "forebay"
+
+
+def _register_dialects() -> None:
+    """Have SQLAlchemy's registry answer with our dialects for unchanged URLs."""
+    from sqlalchemy.dialects import registry
+
+    from forebay.dialects._registry import adapted_names
+
+    for module, name in adapted_names().values():
+        ours = getattr(import_module(module), name)
+        registry.register(f"{ours.name}.{ours.driver}", module, name)
+
+
+def _map_pool_classes() -> None:
+    """Have an async dialect name our pool class where it would name the stock one ours is derived from.
+
+    Only the exact class is replaced, and only when the dialect chooses: a test that passes ``poolclass`` wants that.
+    """
+    from sqlalchemy.engine.default import DefaultDialect
+
+    ours = {next(base for base in cls.__mro__ if not is_ours(base)): cls for cls in pool_classes()}
+    if not ours:
+        return
+    original = DefaultDialect.get_dialect_pool_class
+
+    @functools.wraps(original)
+    def mapped(self: Any, url: Any) -> Any:
+        chosen = original(self, url)
+        return ours.get(chosen, chosen) if self.is_async else chosen
+
+    DefaultDialect.get_dialect_pool_class = mapped  # type: ignore[method-assign]
+
+
+def _dialect_layer_classes() -> Iterator[type[Any]]:
+    """Yield each class that a module of one of our dialects defines: dialect, DBAPI, connection, cursor."""
+    from forebay.dialects._registry import adapted_names
+
+    for module_name, _ in adapted_names().values():
+        module = import_module(module_name)
+        for _, cls in inspect.getmembers(module, inspect.isclass):
+            if cls.__module__ == module_name:
+                yield cls
+
+
+def _subclasses(cls: type[Any]) -> Iterator[type[Any]]:
+    for subclass in cls.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
+
+
+def _add(counters: Counters, name: str) -> None:
+    setattr(counters, name, getattr(counters, name) + 1)
+
+
+def _count_checkout(pool: Any, counters: Counters) -> None:
+    dialect = getattr(pool, "_dialect", None)
+    # "is True": many of SQLAlchemy's own pool tests have a mock for a dialect, whose every attribute is truthy.
+    if getattr(dialect, "is_async", False) is not True:
+        return
+    _add(counters, "checkouts" if is_ours(type(dialect)) else "checkouts_stock")
+    if is_ours(type(pool)):
+        _add(counters, "pooled")
+
+
+def _wrap(cls: type[Any], name: str, counters: Counters, tick: Callable[[Any], None]) -> None:
+    """Replace a method by one that ticks and calls it.
+
+    The wrapper returns what the method returned, coroutines included, so it adds no await of its own: SQLAlchemy's
+    cancellation tests number the awaits.
+    """
+    original = getattr(cls, name)
+
+    @functools.wraps(original)
+    def counted(self: Any, *args: Any, **kw: Any) -> Any:
+        # A method of ours that calls another wrapped one of a base class counts once.
+        if counters.active and getattr(type(self), name) is counted:
+            tick(self)
+        return original(self, *args, **kw)
+
+    setattr(cls, name, counted)
+
+
+def _wrap_engine_created(cls: type[Any], counters: Counters) -> None:
+    original = cls.engine_created
+
+    def engine_created(told: type[Any], engine: Any) -> None:
+        if counters.active:
+            counters.engines += 1
+        original(engine)
+
+    cls.engine_created = classmethod(engine_created)
