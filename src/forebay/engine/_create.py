@@ -64,6 +64,6 @@ def create_async_pool_from_url(url: str | URL, **kwargs: Any) -> Pool:
     Raises:
         forebay.errors.ConfigurationError: As for :func:`create_async_engine`.
     """
-    with checked(url, kwargs) as parsed:
+    with checked(url, kwargs, pool_only=True) as parsed:
         pool: Pool = stock("create_async_pool_from_url")(adapted_url(parsed), **kwargs)
     return pool
