@@ -1,0 +1,332 @@
+"""The mechanics under the rules: who is in which state, and the moves that keep the counts true.
+
+Nothing here decides. :mod:`forebay.pool._core.core` decides and calls these; each leaves slot, counts, budget and
+effects in step.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+
+from forebay.pool._core.budget import Budget, Notify
+from forebay.pool._core.config import CoreConfig
+from forebay.pool._core.connecting import ConnectPolicy
+from forebay.pool._core.effects import CancelOpen, Close, Effect, Grant, Open, Refuse
+from forebay.pool._core.errors import CoreBug, Misuse
+from forebay.pool._core.slot import Slot
+from forebay.pool._core.state import (
+    LATE,
+    TABLE,
+    CloseReason,
+    CoreMode,
+    Phase,
+    RefuseReason,
+    SlotInput,
+    SlotState,
+    WaiterState,
+)
+from forebay.pool._core.statistics import Counters
+from forebay.pool._core.waiters import Waiter, WaiterQueue
+
+__all__ = ["HISTORY", "Books", "step"]
+
+#: Inputs kept for the report of a bug.
+HISTORY: Final = 64
+
+_OPEN: Final = frozenset({SlotState.IDLE, SlotState.LENT, SlotState.PINGING, SlotState.RESETTING})
+
+#: Inputs that come from the borrower of a connection; when they are illegal it is not our bug.
+_FROM_BORROWER: Final = frozenset(
+    {SlotInput.RELEASE, SlotInput.ABANDON, SlotInput.INVALIDATE, SlotInput.REPLACE, SlotInput.DETACH}
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+B = TypeVar("B", bound="Books")
+
+
+def step(method: Callable[Concatenate[B, float, P], R]) -> Callable[Concatenate[B, float, P], R]:
+    """Make a method one step of the core: not re-entered, noted in the history, settled at its end.
+
+    A method checks its input before it changes anything; when it raises, the step has not happened.
+    """
+    name = method.__name__
+
+    @functools.wraps(method)
+    def run(self: B, now: float, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        if self.in_step:
+            raise CoreBug(f"the core was entered by {name} in the middle of another step", tuple(self.history))
+        # Callers read the clock before they get here; one that was overtaken must not make durations negative.
+        now = max(now, self.now)
+        self.in_step = True
+        try:
+            result = method(self, now, *args, **kwargs)
+            self.now = now
+            subject: Any = args[0] if args else None
+            self.history.append((now, name, subject.id if isinstance(subject, (Slot, Waiter)) else subject))
+            self._settle(now)
+        finally:
+            self.in_step = False
+        self.attention = True
+        return result
+
+    return run
+
+
+class Books:
+    """Slots, waiters and counts of one core.
+
+    Attributes:
+        config: The options; ``pool_size`` and ``max_overflow`` are superseded by :attr:`pool_size` and the budget.
+        budget: The limit it shares with the cores of other loops.
+        seat: Its place there.
+        mode: Whether it takes callers.
+        generation: Raised by each sweep; connections of an older one are never lent again.
+        pool_size: Connections kept idle at most; ``0`` for all.
+        attention: Effects are pending, or the next wake time may have changed. Cleared by ``take_effects``.
+        in_step: The core is in the middle of an input; a finalizer that finds this set must post its news for later.
+        now: Time of the last step.
+        history: The last inputs.
+        counters: Plain numbers.
+        live: Open connections that may serve a waiter once they are free.
+        in_flight: Connects in flight.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_effects",
+        "_fast_grants",
+        "_idle",
+        "_in_order",
+        "_keep",
+        "_leases_ended",
+        "_next_slot_id",
+        "_next_waiter_id",
+        "_pop_idle",
+        "_queue",
+        "_resetting",
+        "_rng",
+        "_slots",
+        "_use_s",
+        "attention",
+        "budget",
+        "config",
+        "counters",
+        "generation",
+        "history",
+        "in_flight",
+        "in_step",
+        "live",
+        "mode",
+        "now",
+        "policy",
+        "pool_size",
+        "seat",
+    )
+
+    def __init__(self, config: CoreConfig, rng: random.Random, budget: Budget | None, notify: Notify | None) -> None:
+        self.config = config
+        self._rng = rng
+        self.budget = Budget(config.pool_size, config.max_overflow) if budget is None else budget
+        self.mode = CoreMode.OPEN
+        self.generation = 1
+        self.pool_size = self.budget.pool_size
+        self._keep: float = self.pool_size or math.inf
+        self.attention = False
+        self.in_step = False
+        self.now = -math.inf
+        self.history: deque[tuple[object, ...]] = deque(maxlen=HISTORY)
+        self.counters = Counters()
+        self.policy = ConnectPolicy(config, rng)
+        self.live = 0
+        self.in_flight = 0
+        self._resetting = 0
+        self._fast_grants = 0
+        self._leases_ended = 0
+        self._use_s = 0.0
+        self._effects: list[Effect] = []
+        self._slots: dict[int, Slot] = {}
+        # Ordered by the time they became idle, longest first.
+        self._idle: deque[Slot] = deque()
+        self._pop_idle = self._idle.pop if config.use_lifo else self._idle.popleft
+        self._queue = WaiterQueue()
+        self._in_order = self._queue.in_order  # whether anybody waits, without a call
+        self._next_slot_id = 1
+        self._next_waiter_id = 1
+        self.seat = self.budget.join(self._idle, notify or _ignore)
+
+    def _settle(self, now: float) -> None:
+        raise NotImplementedError
+
+    # -- legality --------------------------------------------------------------------------------------------------
+
+    def _legal(self, slot: Slot, input: SlotInput) -> bool:
+        """Check an input against the table.
+
+        Returns:
+            ``True`` for an ordinary move; ``False`` for the late report of a holder whom the slot was taken from.
+
+        Raises:
+            Misuse: A borrower did what cannot be right.
+            CoreBug: We did.
+        """
+        if slot.home is not self:
+            raise Misuse(f"{input.value}: {slot!r} belongs to another pool")
+        if (slot.state, input) in TABLE and (input is not SlotInput.REPLACE or slot.owner is not None):
+            return True
+        if slot.taken_from is not None and input in LATE[slot.taken_from]:
+            return False
+        what = f"{input.value} is not possible for slot {slot.id}, which is {slot.state.value}"
+        if input in _FROM_BORROWER:
+            raise Misuse(what)
+        raise CoreBug(what, tuple(self.history))
+
+    # -- slots -----------------------------------------------------------------------------------------------------
+
+    def _begin_connect(self, now: float, waiter: Waiter | None) -> Slot:
+        """Start a connect; its unit of the budget is taken already."""
+        slot = Slot(self, self._next_slot_id, now, self.generation)
+        self._next_slot_id += 1
+        self._slots[slot.id] = slot
+        self.in_flight += 1
+        self.counters.connects_started += 1
+        self._effects.append(Open(slot, waiter))
+        return slot
+
+    def _cancel_connect(self, slot: Slot) -> None:
+        """Call a connect off. It counts as closing until the shell says that nothing is left of it."""
+        self.in_flight -= 1
+        self.counters.connects_cancelled += 1
+        slot.taken_from = SlotState.CONNECTING
+        self._unlink(slot)
+        self._mark_closing(slot, CloseReason.CANCELLED, graceful=False)
+        self._effects.append(CancelOpen(slot))
+
+    def _lend(self, now: float, slot: Slot, waiter: Waiter) -> None:
+        """Hand an open connection to a waiter that was taken off the queue."""
+        if slot.owner is not None:
+            raise CoreBug(f"slot {slot.id} granted twice", tuple(self.history))
+        slot.state = SlotState.LENT
+        slot.owner = waiter.owner
+        slot.asked_at = waiter.asked_at
+        slot.lent_at = now
+        slot.uses += 1
+        waiter.state = WaiterState.GRANTED
+        waiter.slot = slot
+        waiter.lease = slot.uses
+        self.counters.waiter_grants += 1
+        self._wait_is_over(now, waiter)
+        self._effects.append(Grant(waiter, slot))
+
+    def _end_lease(self, now: float, slot: Slot) -> None:
+        """Take a slot from its owner, in the books."""
+        slot.owner = None
+        self._leases_ended += 1
+        self._use_s += max(0.0, now - slot.lent_at)
+
+    def _close(self, slot: Slot, reason: CloseReason, graceful: bool) -> None:
+        """Begin to close an open connection that nobody owns any more."""
+        self._not_live(slot)
+        if slot.state is SlotState.RESETTING:
+            self._resetting -= 1
+        self._unlink(slot)
+        self._mark_closing(slot, reason, graceful)
+        self._effects.append(Close(slot, reason, graceful))
+
+    def _close_idle(self, slot: Slot, reason: CloseReason, graceful: bool) -> None:
+        """Begin to close a connection that is among the idle ones. O(idle) unless it is the one idle longest."""
+        if self._idle[0] is slot:
+            self._idle.popleft()
+        else:
+            self._idle.remove(slot)
+        self._close(slot, reason, graceful)
+
+    def _mark_closing(self, slot: Slot, reason: CloseReason, graceful: bool) -> None:
+        slot.state = SlotState.CLOSING
+        slot.close_reason = reason
+        slot.graceful = graceful
+        self.counters.closes[reason] += 1
+        self.budget.begin_closing(self.seat)
+
+    def _gone(self, slot: Slot, closing: bool) -> None:
+        """Strike a slot out and give its unit back."""
+        slot.state = SlotState.GONE
+        del self._slots[slot.id]
+        self.budget.give(self.seat, closing, slot.promised)
+
+    def _not_live(self, slot: Slot) -> None:
+        """Stop counting on an open connection; called before whatever makes it useless is noted on the slot."""
+        if slot.generation == self.generation and slot.doom is None and slot.state in _OPEN:
+            self.live -= 1
+
+    def _unlink(self, slot: Slot) -> None:
+        """Undo the pairing of a connection with the connect that is to replace it."""
+        if slot.replaced_by is not None:
+            slot.replaced_by.replaces = None
+            slot.replaced_by = None
+        if slot.replaces is not None:
+            slot.replaces.replaced_by = None
+            slot.replaces = None
+
+    # -- waiters ---------------------------------------------------------------------------------------------------
+
+    def _new_waiter(
+        self, now: float, owner: object, asked_at: float, deadline: float | None, nowait: bool = False
+    ) -> Waiter:
+        waiter = Waiter(self._next_waiter_id, owner, asked_at, now, deadline, nowait)
+        self._next_waiter_id += 1
+        self.counters.waits += 1
+        return waiter
+
+    def _next_waiter(self, now: float) -> Waiter | None:
+        """Take the oldest waiter off the queue, refusing those whose deadline has passed."""
+        while (waiter := self._queue.head) is not None:
+            if waiter.deadline is None or waiter.deadline > now:
+                self._queue.remove(waiter)
+                return waiter
+            self._time_out(now, waiter)
+        return None
+
+    def _refuse(self, now: float, waiter: Waiter, reason: RefuseReason, phase: Phase, error: object) -> None:
+        """Send a queued waiter away."""
+        self._queue.remove(waiter)
+        waiter.state = WaiterState.REFUSED
+        if reason is RefuseReason.TIMEOUT:
+            self.counters.timeouts += 1
+        else:
+            self.counters.refused += 1
+        self._wait_is_over(now, waiter)
+        self._effects.append(Refuse(waiter, reason, phase, error))
+
+    def _time_out(self, now: float, waiter: Waiter) -> None:
+        """Refuse a waiter whose deadline has passed, naming what stood in its way."""
+        self._refuse(now, waiter, RefuseReason.TIMEOUT, self._obstacle(waiter), self.policy.error)
+
+    def _obstacle(self, waiter: Waiter) -> Phase:
+        if waiter.phase is Phase.PING:
+            return Phase.PING
+        for position, other in enumerate(self._queue):
+            if other is waiter:
+                if position < self.in_flight:
+                    return Phase.CONNECT
+                if position < self.in_flight + self._resetting:
+                    return Phase.RESET
+            if position >= self.in_flight + self._resetting:
+                break
+        # Capacity is free and still no connect is under way: the server keeps us waiting, not the limit.
+        return Phase.CONNECT if self.policy.failures and self.budget.free else Phase.WAIT
+
+    def _wait_is_over(self, now: float, waiter: Waiter) -> None:
+        waited = max(0.0, now - waiter.queued_at)
+        counters = self.counters
+        counters.wait_s_total += waited
+        counters.wait_s_max = max(counters.wait_s_max, waited)
+
+
+def _ignore(_signal: object) -> None:
+    """Stand in for a notify callable in a core that shares its budget with nobody."""

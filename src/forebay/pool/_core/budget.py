@@ -1,0 +1,355 @@
+"""One limit for all event loops of a process.
+
+Each loop has its own core, which belongs to one thread. What they share is the number of connections the process may
+have, and that is all this file is about: units are taken before a connect starts and given back when the socket is
+gone. It is the only part of the core that is used from several threads, so it has the only lock; no callable of anybody
+else runs while the lock is held.
+
+A core that finds nothing left *wants*. Then
+
+* a unit that is given back goes straight to the core that has wanted longest (no newcomer can snatch it), which hears
+  ``FREED``;
+* cores with idle connections are asked for as many as are wanted, and hear ``WANTED``; they *promise* units by closing
+  idle connections, so that three cores do not each give up one for a single caller;
+* a core whose callers queue gives up a connection at its return only to a core that wanted before its own next caller
+  came, holds less than its fair share, and only if it holds more than its own (or the other has nothing at all). After
+  that everyone has a share and connections stop moving: closing and opening on every return would cost more than
+  waiting.
+
+Notifications are hints, posted and handled later: a core that finds nothing to do ignores them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from enum import Enum, unique
+from typing import Protocol
+
+from forebay.pool._core.config import limit_of
+from forebay.pool._core.errors import CoreBug
+from forebay.pool._core.slot import Slot
+
+__all__ = ["Budget", "BudgetSignal", "Notify", "Seat"]
+
+_NO_LIMIT = 1 << 62
+
+
+@unique
+class BudgetSignal(Enum):
+    """What a core is told; the shell passes it on to ``Core.budget_signal`` on the core's own thread."""
+
+    WANTED = "wanted"
+    """Another core has callers and no capacity: give up idle connections if you have any."""
+    FREED = "freed"
+    """A unit you wanted is yours."""
+
+
+Notify = Callable[[BudgetSignal], None]
+"""Must be thread-safe, must not raise, must not call into any core before it returns."""
+
+
+class _HasSeat(Protocol):
+    seat: Seat
+
+
+class Seat:
+    """One core's place at the budget.
+
+    Attributes:
+        budget: The shared budget.
+        held: Units this core holds, credit included.
+        credit: Units handed to it that it has not used yet.
+        closing: Units whose connection is being closed.
+        wanted: Units it asks for beyond that.
+        since: When its oldest unserved caller came, in seconds.
+        promised: Units it is giving up for other cores.
+        left: It was forgotten; nothing it does counts any more.
+    """
+
+    __slots__ = ("budget", "closing", "credit", "held", "idle", "left", "notify", "promised", "since", "wanted")
+
+    def __init__(self, budget: Budget, idle: deque[Slot], notify: Notify) -> None:
+        self.budget = budget
+        self.idle = idle
+        self.notify = notify
+        self.held = 0
+        self.credit = 0
+        self.closing = 0
+        self.wanted = 0
+        self.since = 0.0
+        self.promised = 0
+        self.left = False
+
+
+class Budget:
+    """The connections one process may have, thread-safe.
+
+    A pool and the one that succeeds it after ``dispose()`` share it, so that connections still lent from the old one
+    count.
+
+    Args:
+        pool_size: As in :class:`CoreConfig`; bounds the idle connections of all cores together.
+        max_overflow: As in :class:`CoreConfig`.
+
+    Attributes:
+        used: Units taken: open, connecting and closing connections of all cores, and credits not used yet.
+        uncontended: One core, and nothing to shrink: the core may keep a returned connection without asking. Read
+            without the lock; a core that reads it a moment too late keeps one idle connection too many, never an open
+            one.
+    """
+
+    __slots__ = (
+        "_cap",
+        "_closing",
+        "_lock",
+        "_promised",
+        "_seats",
+        "_wanting",
+        "ceiling",
+        "max_overflow",
+        "pool_size",
+        "uncontended",
+        "used",
+    )
+
+    def __init__(self, pool_size: int, max_overflow: int) -> None:
+        self._lock = threading.Lock()
+        self._seats: list[Seat] = []
+        self._wanting: OrderedDict[Seat, None] = OrderedDict()
+        self._closing = 0
+        self._promised = 0
+        self.used = 0
+        self.uncontended = True
+        self.pool_size = pool_size
+        self.max_overflow = max_overflow
+        limit = limit_of(pool_size, max_overflow)
+        self._cap = _NO_LIMIT if limit is None else limit
+        # What `used` may be at most: the limit, or after it was lowered what was in use then, shrinking from there.
+        self.ceiling = self._cap
+
+    def __repr__(self) -> str:
+        limit = "no limit" if self.limit is None else self.limit
+        return f"<Budget {self.used} of {limit} used by {len(self._seats)} cores, {len(self._wanting)} want more>"
+
+    @property
+    def limit(self) -> int | None:
+        """``pool_size + max_overflow``, or ``None``."""
+        return None if self._cap == _NO_LIMIT else self._cap
+
+    @property
+    def free(self) -> int:
+        """Units nobody has taken, ≥ 0."""
+        return max(0, self._cap - self.used)
+
+    @property
+    def cores(self) -> int:
+        """Cores that share this budget."""
+        return len(self._seats)
+
+    # -- membership ------------------------------------------------------------------------------------------------
+
+    def join(self, idle: deque[Slot], notify: Notify) -> Seat:
+        """Give a new core its seat."""
+        seat = Seat(self, idle, notify)
+        with self._lock:
+            self._seats.append(seat)
+            self._refresh()
+        return seat
+
+    def forget(self, core: _HasSeat) -> None:
+        """Take back everything a core holds; for a core whose event loop is gone. Idempotent, from any thread."""
+        self.leave(core.seat)
+
+    def leave(self, seat: Seat) -> None:
+        """Take back a seat with everything it holds. Idempotent."""
+        with self._lock:
+            if seat.left:
+                return
+            seat.left = True
+            self._seats.remove(seat)
+            self._wanting.pop(seat, None)
+            self._promised -= seat.promised
+            self._closing -= seat.closing
+            held, seat.held, seat.credit = seat.held, 0, 0
+            posts = self._distribute(held)
+        self._post(posts)
+
+    def resize(self, pool_size: int, max_overflow: int) -> None:
+        """Change the limit. Each core must be told with ``Core.resize``, so that it looks at its own connections."""
+        with self._lock:
+            self.pool_size = pool_size
+            self.max_overflow = max_overflow
+            limit = limit_of(pool_size, max_overflow)
+            self._cap = _NO_LIMIT if limit is None else limit
+            self.ceiling = max(self._cap, self.used)
+            posts = self._distribute(0)
+        self._post(posts)
+
+    # -- units -----------------------------------------------------------------------------------------------------
+
+    def take(self, seat: Seat) -> bool:
+        """Take one unit for a connect that is about to start, or return ``False``."""
+        with self._lock:
+            if seat.credit:
+                seat.credit -= 1
+                return True
+            if self.used >= self._cap or seat.left:
+                return False
+            self.used += 1
+            seat.held += 1
+            return True
+
+    def begin_closing(self, seat: Seat) -> None:
+        """Note that one of the seat's connections is on its way out."""
+        with self._lock:
+            if not seat.left:
+                seat.closing += 1
+                self._closing += 1
+                self._refresh()
+
+    def give(self, seat: Seat, closing: bool, promised: bool) -> None:
+        """Give one unit back: the socket is gone, the connection was detached, or a credit is not needed.
+
+        Args:
+            seat: Who gives.
+            closing: It was announced with :meth:`begin_closing`.
+            promised: It was promised to another core with :meth:`promise` or :meth:`yields`.
+        """
+        with self._lock:
+            if seat.left:
+                return
+            if seat.held <= 0:
+                raise CoreBug("a core gave back a unit it does not hold")
+            seat.held -= 1
+            if closing:
+                seat.closing -= 1
+                self._closing -= 1
+            if promised:
+                seat.promised -= 1
+                self._promised -= 1
+            posts = self._distribute(1)
+        self._post(posts)
+
+    def give_credit_back(self, seat: Seat) -> None:
+        """Give back every unit that was handed to the seat and is not needed any more."""
+        with self._lock:
+            units, seat.credit = seat.credit, 0
+            seat.held -= units
+            posts = self._distribute(units)
+        self._post(posts)
+
+    def excess(self) -> int:
+        """Return how many connections must still be closed after the limit was lowered, ≥ 0."""
+        return max(0, self.used - self._closing - self._cap)
+
+    # -- wanting and giving up -----------------------------------------------------------------------------------
+
+    def want(self, seat: Seat, units: int, since: float) -> None:
+        """Ask for units because callers wait and none is left; ``units=0`` takes the wish back.
+
+        Args:
+            seat: Who asks.
+            units: How many, beyond its credit, ≥ 0.
+            since: When the oldest of those callers came, in seconds.
+        """
+        posts: list[tuple[Seat, BudgetSignal]] = []
+        with self._lock:
+            if seat.left or (units == seat.wanted and since == seat.since):
+                return
+            seat.since = since
+            asks_more = units > seat.wanted
+            seat.wanted = units
+            if not units:
+                self._wanting.pop(seat, None)
+                return
+            self._wanting.setdefault(seat, None)
+            # A unit may have come back between the failed `take` and now, when nobody was there to be handed it.
+            posts = self._distribute(0)
+            if asks_more:
+                missing = self._unpromised(seat=None)
+                for donor in sorted(self._seats, key=lambda other: -len(other.idle)):
+                    if missing <= 0:
+                        break
+                    if donor is not seat and donor.idle:
+                        missing -= len(donor.idle)
+                        posts.append((donor, BudgetSignal.WANTED))
+        self._post(posts)
+
+    def promise(self, seat: Seat, idle: int) -> int:
+        """Return how many of ``idle`` connections the seat should close for others, and note them as promised."""
+        with self._lock:
+            if seat.left:
+                return 0
+            units = max(0, min(idle, self._unpromised(seat)))
+            seat.promised += units
+            self._promised += units
+            return units
+
+    def yields(self, seat: Seat, next_asked_at: float | None) -> bool:
+        """Return whether a connection that just came back should be closed for another core, and note the promise.
+
+        Args:
+            seat: Whose connection it is.
+            next_asked_at: When the caller came that would get it, or ``None`` when nobody waits here.
+        """
+        with self._lock:
+            if seat.left or self._unpromised(seat) <= 0:
+                return False
+            other = next((wanting for wanting in self._wanting if wanting is not seat), None)
+            if other is None:
+                return False
+            if next_asked_at is not None:
+                share = max(1, self._cap // len(self._seats))
+                if other.since >= next_asked_at or other.held >= share or (seat.held <= share and other.held > 0):
+                    return False
+            seat.promised += 1
+            self._promised += 1
+            return True
+
+    def keep_idle(self, seat: Seat, slot: Slot) -> bool:
+        """Put the slot among its core's idle ones if fewer than ``pool_size`` are idle over all cores."""
+        with self._lock:
+            if self.pool_size and sum(len(other.idle) for other in self._seats) >= self.pool_size:
+                return False
+            seat.idle.append(slot)
+            return True
+
+    def idle_elsewhere(self, seat: Seat) -> int:
+        """Return how many connections are idle in the other cores. Exact only at that moment."""
+        with self._lock:
+            return sum(len(other.idle) for other in self._seats if other is not seat)
+
+    # -- under the lock --------------------------------------------------------------------------------------------
+
+    def _unpromised(self, seat: Seat | None) -> int:
+        """Units others than ``seat`` want and nobody has promised yet."""
+        return sum(other.wanted for other in self._wanting if other is not seat) - self._promised
+
+    def _distribute(self, freed: int) -> list[tuple[Seat, BudgetSignal]]:
+        """Hand freed units, and those a higher limit adds, to the cores that want, in turn."""
+        self.used -= freed
+        posts = []
+        while self._wanting and self.used < self._cap:
+            seat = next(iter(self._wanting))
+            seat.wanted -= 1
+            seat.held += 1
+            seat.credit += 1
+            self.used += 1
+            if seat.wanted:
+                self._wanting.move_to_end(seat)
+            else:
+                del self._wanting[seat]
+            posts.append((seat, BudgetSignal.FREED))
+        self.ceiling = max(self._cap, min(self.ceiling, self.used))
+        self._refresh()
+        return posts
+
+    def _refresh(self) -> None:
+        self.uncontended = len(self._seats) <= 1 and self.used - self._closing <= self._cap
+
+    @staticmethod
+    def _post(posts: list[tuple[Seat, BudgetSignal]]) -> None:
+        for seat, signal in posts:
+            seat.notify(signal)

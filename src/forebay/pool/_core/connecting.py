@@ -1,0 +1,117 @@
+"""When a connect may start: the window, the back-off, the single prober, and what the server can bear.
+
+Three numbers decide.
+
+*The window* bounds connects in flight. It opens by one with each success, so it doubles per round (TCP slow start),
+and a failure closes it to one: after an outage the pool comes back 1, 2, 4, …
+
+*The back-off* pauses after a failure while there is something to lose by hurrying: connections that still serve the
+waiters, or a refill nobody is waiting for. With no live connection and a caller at the door there is neither, and the
+next attempt starts at once. It cannot become a storm: while failing, one attempt is in flight, and whoever comes joins
+it.
+
+*The target* is what the server was seen to bear. "Too many clients" sets it to what is open; below it connects go on as
+usual, beyond it each pause raises it by the window. A pool that was told 53300 so keeps what it has and feels its way
+up.
+"""
+
+from __future__ import annotations
+
+import random
+
+from forebay.pool._core.config import CoreConfig
+from forebay.pool._core.state import ConnectFailure
+
+__all__ = ["ConnectPolicy"]
+
+
+class ConnectPolicy:
+    """Decides whether one more connect may start. Knows no slots: the core passes the counts.
+
+    Attributes:
+        window: Connects in flight at most.
+        failures: Failed connects since the last success.
+        retry_at: When the back-off ends, in seconds, or ``None`` when it is not armed.
+        target: Open connections the server was seen to bear, or ``None`` when it never refused for being full.
+        error: The shell's token for the last failure, or ``None`` since the last success.
+    """
+
+    __slots__ = ("_config", "_rng", "error", "failures", "retry_at", "target", "window")
+
+    def __init__(self, config: CoreConfig, rng: random.Random) -> None:
+        self._config = config
+        self._rng = rng
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all experience: the pool was disposed of, the next server may be another one."""
+        self.window = self._config.connect_in_flight_start
+        self.failures = 0
+        self.retry_at: float | None = None
+        self.target: int | None = None
+        self.error: object = None
+
+    def may_start(self, now: float, in_flight: int, live: int, wanted_by_caller: bool) -> bool:
+        """Return whether a connect may start now; arms the pause that must pass first when the target forbids it.
+
+        Args:
+            now: Monotonic seconds.
+            in_flight: Connects in flight, ≥ 0.
+            live: Open connections that may still serve a waiter, ≥ 0.
+            wanted_by_caller: Whether somebody waits for it; ``False`` for refills and replacements.
+        """
+        if self.failures:
+            if in_flight:
+                return False
+            if wanted_by_caller and live == 0:
+                return True
+            if self.target is not None and live < self.target:
+                return True
+            return self._pause_is_over(now)
+        if in_flight >= self.window:
+            return False
+        if self.target is None or live + in_flight < self.target:
+            return True
+        if self.retry_at is None:
+            self.retry_at = now + self._pause(1)
+            return False
+        if not self._pause_is_over(now):
+            return False
+        self.target += self.window
+        self.retry_at = None
+        return True
+
+    def succeeded(self) -> None:
+        """Take note of a connect that went well."""
+        self.failures = 0
+        self.error = None
+        self.retry_at = None
+        self.window = min(self.window + 1, self._config.connect_in_flight_max)
+
+    def failed(self, now: float, kind: ConnectFailure, error: object, live: int) -> None:
+        """Take note of a failed connect and arm the back-off.
+
+        Args:
+            now: Monotonic seconds.
+            kind: What kind of failure.
+            error: The shell's token for it.
+            live: Open connections, ≥ 0.
+        """
+        self.failures += 1
+        self.error = error
+        self.window = 1
+        if kind is ConnectFailure.CAPACITY and live:
+            self.target = live
+        if kind is ConnectFailure.PERMANENT:
+            self.retry_at = now + self._config.permanent_retry_s
+        else:
+            self.retry_at = now + self._pause(self.failures)
+
+    def _pause_is_over(self, now: float) -> bool:
+        return self.retry_at is None or now >= self.retry_at
+
+    def _pause(self, nth: int) -> float:
+        config = self._config
+        # The exponent is bounded: a server that is down for a day must not overflow a float.
+        pause = min(config.backoff_cap_s, config.backoff_base_s * config.backoff_factor ** min(nth - 1, 64))
+        return pause * (1.0 - config.backoff_jitter * self._rng.random())
