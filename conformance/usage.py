@@ -100,9 +100,9 @@ def count(counters: Counters) -> None:
     counters.layers.append("dialects")
 
     pools = pool_classes()
-    overriding: list[type[Any]] = [cls for cls in pools if "connect" in vars(cls)]
-    for pool in (Pool, *overriding):
-        _wrap(pool, "connect", counters, lambda pool: _count_checkout(pool, counters))
+    lending: list[type[Any]] = [Pool, *(cls for cls in pools if "connect" in vars(cls))]
+    for cls in lending:
+        _wrap(cls, "connect", counters, lambda pool: _count_checkout(pool, counters))
     if pools:
         counters.layers.append("pool")
 
