@@ -61,6 +61,11 @@ def adapted_url(url: str | URL) -> AdaptedURL:
     return tuple.__new__(AdaptedURL, cast("tuple[Any, ...]", parsed))
 
 
+def has_adapted_dialect(url: URL) -> bool:
+    """Tell whether an engine for ``url`` would get a dialect of ours."""
+    return adapted_dialect_for(url.get_dialect(_is_async=True)) is not None
+
+
 def give_back_plain_url(engine: Engine) -> None:
     """Put a URL of SQLAlchemy's own class on ``engine``, equal to the one it was made from."""
     if isinstance(engine.url, AdaptedURL):

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import URL
 from sqlalchemy.pool import Pool
 
-from forebay._sqlalchemy.creation import adapted_url, give_back_plain_url
+from forebay._sqlalchemy.creation import adapted_url, give_back_plain_url, has_adapted_dialect
 from forebay._sqlalchemy.namespace import stock
 from forebay.engine._engine import AsyncEngine
 from forebay.engine._options import checked
@@ -65,5 +65,7 @@ def create_async_pool_from_url(url: str | URL, **kwargs: Any) -> Pool:
         forebay.errors.ConfigurationError: As for :func:`create_async_engine`.
     """
     with checked(url, kwargs, pool_only=True) as parsed:
-        pool: Pool = stock("create_async_pool_from_url")(adapted_url(parsed), **kwargs)
+        # Where nothing of it is ours, SQLAlchemy gets what it would have got.
+        target = adapted_url(parsed) if has_adapted_dialect(parsed) else url
+        pool: Pool = stock("create_async_pool_from_url")(target, **kwargs)
     return pool

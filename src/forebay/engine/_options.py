@@ -82,12 +82,14 @@ def _problems(
     yield from url_wrong
 
     dialect = _drivers.dialect_of(url)
+    if pool_only and not isinstance(dialect, Problem) and _drivers.is_sync(dialect):
+        return  # a pool of a synchronous driver: SQLAlchemy makes one, and nothing of it is ours
     if isinstance(dialect, Problem):
         yield dialect
         yield from _pool_options.pool_problems(options, used_names)
         return
     accepted = _drivers.connect_arguments(dialect, url, options)
-    if _drivers.is_sync(dialect) and not pool_only:
+    if _drivers.is_sync(dialect):
         yield _drivers.sync_driver(url, dialect.driver)
     elif isinstance(accepted, Problem):
         yield accepted
