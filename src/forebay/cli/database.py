@@ -101,7 +101,7 @@ class Database:
             doing: What failed, as it reads after "could not", such as ``"connect"``.
             error: What was raised.
         """
-        return CliError(self.scrub(f"could not {doing} ({self.label}): {reason(error)}"))
+        return CliError(f"could not {doing} ({self.label}): {self.scrub(reason(error))}")
 
     @contextlib.contextmanager
     def explaining(self, doing: str) -> Iterator[None]:
@@ -118,30 +118,50 @@ class Database:
 
 
 def parse_database(text_url: str) -> Database:
-    """Check a URL given by the user.
+    """Check a URL given by the user, by making an engine of it; nothing is connected.
 
     Raises:
-        CliError: It cannot be parsed, or names a database or driver the commands do not support. The message never
-            repeats the URL: a URL that cannot be parsed is often one whose password needs escaping.
+        CliError: It cannot be parsed, or names a database or driver the commands do not support, or a driver that is
+            not installed. The message never repeats a URL that cannot be parsed: often it is one whose password needs
+            escaping.
     """
+    unparsable = CliError(
+        f"cannot parse the database URL; it should look like {_EXAMPLE} "
+        "(a password with @ : / ? # or % in it must be percent-encoded)"
+    )
     try:
         url = make_url(text_url.strip())
     except (ArgumentError, ValueError):
-        raise CliError(
-            f"cannot parse the database URL; it should look like {_EXAMPLE} "
-            "(a password with @ : / ? # or % in it must be percent-encoded)"
-        ) from None
+        raise unparsable from None
+    if not url.drivername.startswith("sqlite") and "@" in f"{url.host}{url.database}":
+        # The second half of a password with an @ in it has become host or database, which messages show.
+        raise unparsable
+    try:
+        # The library decides which forms it takes, such as the postgres:// of hosting platforms.
+        resolved = open_engine(Database(url)).url
+    except CliError:
+        unsupported = _unsupported(url)
+        if unsupported is None:
+            raise
+        raise unsupported from None
+    unsupported = _unsupported(resolved)
+    if unsupported is not None:
+        raise unsupported
+    return Database(resolved)
+
+
+def _unsupported(url: URL) -> CliError | None:
+    """Return what is wrong with the database or driver a URL names, if anything is."""
     backend, _, driver = url.drivername.partition("+")
     backend = _ALIASES.get(backend, backend)
     drivers = DRIVERS.get(backend)
     if drivers is None:
-        known = ", ".join(sorted(DRIVERS))
-        raise CliError(f"database {backend!r} is not supported by this command; it knows {known}")
-    if driver not in drivers:
-        choice = " or ".join(f"{backend}+{name}://" for name in drivers)
-        named = f"driver {driver!r} is not one of the async drivers here" if driver else "the URL names no async driver"
-        raise CliError(f"{named}: write {choice}")
-    return Database(url.set(drivername=f"{backend}+{driver}"))
+        return CliError(f"database {backend!r} is not supported by this command; it knows {', '.join(sorted(DRIVERS))}")
+    if driver in drivers:
+        return None
+    choice = " or ".join(f"{backend}+{name}://" for name in drivers)
+    named = f"{driver!r} is not one of the async drivers here" if driver else "the URL names no async driver"
+    return CliError(f"{named}: write {choice}")
 
 
 @contextlib.contextmanager
@@ -175,15 +195,16 @@ def open_engine(database: Database, *, factory: Any = create_async_engine, **opt
     Raises:
         CliError: The driver is not installed, or the URL is refused.
     """
-    if database.backend == "sqlite" and "timeout" not in database.url.query:
+    if database.url.drivername.startswith("sqlite") and "timeout" not in database.url.query:
         options.setdefault("connect_args", {})["timeout"] = SQLITE_BUSY_S
     try:
         engine: AsyncEngine = factory(database.url, **options)
     except ModuleNotFoundError as error:
-        extra = DRIVERS[database.backend][database.driver]
-        if error.name is None or error.name.partition(".")[0] not in (database.driver, "pymysql"):
-            raise
-        raise CliError(f"the driver {database.driver} is not installed: pip install 'forebay[{extra}]'") from None
+        backend, _, driver = database.url.drivername.partition("+")
+        extra = DRIVERS.get(backend, {}).get(driver)
+        if extra is None:
+            raise database.failure("use the URL", error) from None
+        raise CliError(f"the driver {driver} is not installed: pip install 'forebay[{extra}]'") from None
     except (SQLAlchemyError, TypeError, ValueError) as error:
         raise database.failure("use the URL", error) from None
     return engine
@@ -200,9 +221,13 @@ async def server_version(engine: AsyncEngine, database: Database) -> str:
     query = "select 'SQLite ' || sqlite_version()" if database.backend == "sqlite" else "select version()"
     try:
         async with asyncio.timeout(CONNECT_S) as limit:
-            with database.explaining("connect"):
-                async with engine.connect() as connection:
-                    version = str(await connection.scalar(text(query)))
+            try:
+                with database.explaining("connect"):
+                    async with engine.connect() as connection:
+                        version = str(await connection.scalar(text(query)))
+            except (TypeError, ValueError) as error:
+                # A parameter of the URL that the driver does not know or cannot read.
+                raise database.failure("connect", error) from None
     except TimeoutError:
         if not limit.expired():
             raise

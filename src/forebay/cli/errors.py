@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
+
+#: How libpq leads up to what the server said; the line the user sees has named the server already.
+_PREAMBLE: Final = re.compile(r"^(connection failed: )?(connection to server .*?failed: )?(FATAL: +)?")
 
 
 class CliError(Exception):
@@ -51,15 +55,14 @@ def reason(error: BaseException) -> str:
         return "connection refused"
     if type(error).__name__ == "gaierror":
         return "host name not found"
-    # PyMySQL and asyncmy raise (number, text).
-    if len(error.args) >= 2 and isinstance(error.args[0], int) and isinstance(error.args[1], str):
-        text = error.args[1]
-        if "Errno 111" in text or "Errno 61" in text:
-            return "connection refused"
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+    elif len(error.args) >= 2 and isinstance(error.args[0], int) and isinstance(error.args[1], str):
+        text = error.args[1]  # PyMySQL and asyncmy raise (number, text)
     else:
         text = str(error)
     lines = text.strip().splitlines()
-    first = lines[0].rstrip(":. ") if lines else ""
+    first = _PREAMBLE.sub("", lines[0]).rstrip(":. ") if lines else ""
     if isinstance(error, TimeoutError) and not first:
         return "no answer in time"
     return first or type(error).__name__

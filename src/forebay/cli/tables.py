@@ -129,8 +129,6 @@ async def _remove(database: Database, engine: AsyncEngine, helper: AsyncEngine, 
             raise
         left = [table.name for table in made]
         raise CliError(
-            database.scrub(
-                f"could not remove {', '.join(left)} from {database.label}: {reason(error)}. "
-                f"To remove them: {drop_statements(left)}"
-            )
+            f"could not remove {', '.join(left)} from {database.label}: {database.scrub(reason(error))}. "
+            f"To remove them: {drop_statements(left)}"
         ) from None

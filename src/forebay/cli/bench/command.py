@@ -31,8 +31,8 @@ def bench(
     The three take turns in one process, round after round; shown are medians and ratios of medians, the cases Forebay
     loses included.
 
-    Makes its own tables (forebay_bench_*), refuses to run if one of them exists, and removes them at the end, also after
-    Ctrl-C or an error. Exit code: 0 done, 1 failed, 2 refused.
+    Makes its own tables (forebay_bench_*), refuses to run if one of them exists, and removes them at the end, also
+    after Ctrl-C or an error. Exit code: 0 done, 1 failed, 2 refused.
     """
     from forebay.cli.bench.report import as_data, draw
     from forebay.cli.bench.run import run_bench

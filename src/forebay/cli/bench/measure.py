@@ -64,6 +64,19 @@ class Row:
             return statistics.median(mine.cpu_s) / below if below else None
         return statistics.median(mine.wall_s) / statistics.median(other.wall_s)
 
+    def spread(self, ours: str, theirs: str) -> tuple[float, float] | None:
+        """Return the quartiles of the ratio, taken round by round: the middle half of the rounds lies between them.
+
+        The two samples of a round follow each other within a fraction of a second, so a machine that is busy for a
+        while moves both. Quartiles on both sides of 1 mean that the rounds do not agree who is faster.
+        """
+        mine, other = self.cell(ours), self.cell(theirs)
+        if mine is None or other is None:
+            return None
+        ratios = [one / two for one, two in zip(mine.wall_s, other.wall_s, strict=True)]
+        low, _, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        return low, high
+
 
 def rows_for(kinds: Sequence[Kind], contenders: Sequence[Contender]) -> list[Row]:
     """Return the table to fill: a row per kind, a cell per contender that can do it."""
@@ -105,6 +118,7 @@ async def measure(
     rounds, longest, done = 0, 0.0, 0
     while rounds < ROUNDS_MIN or perf_counter() + longest < end:
         began = perf_counter()
+        gc.collect()
         for row in rows:
             for cell in row.cells:
                 wall_s, cpu_s = await sample(cell.operation, keys, tasks, cell.per_task, rounds)
@@ -135,8 +149,9 @@ async def sample(
         for step in range(per_task):
             await operation(worker, keys[(position + step) % len(keys)])
 
-    # What the previous contender left behind is not this one's to sweep up; the collector stays on, as in real life.
-    gc.collect()
+    # What the previous contender has just left behind is not this one's to sweep up. The collector stays on, as in real
+    # life, and a full collection here, which visits all imported code, would take longer than the sample.
+    gc.collect(1)
     wall, cpu = perf_counter(), process_time()
     if tasks == 1:
         await work(0)
@@ -157,7 +172,8 @@ async def _warm_up(operation: Operation, keys: Sequence[int], tasks: int) -> flo
     """Run an operation until it is warm and return its seconds per operation."""
     await sample(operation, keys, tasks, WARM_UP_OPERATIONS, 0)
     end = perf_counter() + WARM_UP_S
-    while True:
-        per_operation, _ = await sample(operation, keys, tasks, WARM_UP_OPERATIONS, 1)
-        if perf_counter() >= end:
-            return max(per_operation, 1e-7)
+    seen: list[float] = []
+    while not seen or perf_counter() < end:
+        per_operation, _ = await sample(operation, keys, tasks, WARM_UP_OPERATIONS, len(seen))
+        seen.append(per_operation)
+    return statistics.median(seen)

@@ -17,8 +17,6 @@ from forebay.cli.output import machine, versions
 
 #: Terminals at least this wide get the CPU columns too.
 WIDE = 110
-#: Ratios this close to 1 say nothing: medians of the same code against itself differ by as much between runs.
-NOISE = 0.03
 
 
 def as_data(result: BenchResult) -> dict[str, Any]:
@@ -48,6 +46,10 @@ def _row_data(row: Row) -> dict[str, Any]:
             "forebay/stock": _rounded(row.ratio("forebay", "stock")),
             "forebay/raw": _rounded(row.ratio("forebay", "raw")),
         },
+        "spread": {
+            "forebay/stock": _rounded_pair(row.spread("forebay", "stock")),
+            "forebay/raw": _rounded_pair(row.spread("forebay", "raw")),
+        },
         "cpu_ratio": {
             "forebay/stock": _rounded(row.ratio("forebay", "stock", cpu=True)),
             "forebay/raw": _rounded(row.ratio("forebay", "raw", cpu=True)),
@@ -67,6 +69,10 @@ def _cell_data(cell: Cell) -> dict[str, Any]:
 
 def _rounded(ratio: float | None) -> float | None:
     return None if ratio is None else round(ratio, 3)
+
+
+def _rounded_pair(pair: tuple[float, float] | None) -> list[float] | None:
+    return None if pair is None else [round(each, 3) for each in pair]
 
 
 def draw(result: BenchResult, console: Console) -> None:
@@ -131,17 +137,20 @@ def _ratio(ratio: float | None, slower: str) -> Text:
 
 
 def _verdict(data: Mapping[str, Any]) -> Text:
-    """Say in words where Forebay loses, where nothing can be said, and what the figures are worth."""
-    ratios = {each["title"]: each["ratio"]["forebay/stock"] for each in data["operations"].values()}
-    slower = [f"{title} ({ratio:.2f})" for title, ratio in ratios.items() if ratio > 1 + NOISE]
-    equal = [title for title, ratio in ratios.items() if 1 - NOISE <= ratio <= 1 + NOISE]
+    """Say in words where Forebay loses, where the rounds do not agree, and what the figures are worth."""
+    slower, unclear = [], []
+    for each in data["operations"].values():
+        shown = f"{each['title']} ({each['ratio']['forebay/stock']:.2f})"
+        low, high = each["spread"]["forebay/stock"]
+        if low > 1:
+            slower.append(shown)
+        elif high >= 1:
+            unclear.append(shown)
     text = Text()
     if slower:
         text.append(f"Forebay is slower than stock in: {'; '.join(slower)}. ", style="bold red")
-    if equal:
-        text.append(f"No clear difference (within {NOISE:.0%}) in: {'; '.join(equal)}. ", style="yellow")
-    if not slower and not equal:
+    if unclear:
+        text.append(f"No clear difference, the rounds disagree: {'; '.join(unclear)}. ", style="yellow")
+    if not slower and not unclear:
         text.append("Forebay is faster than stock in every operation here. ", style="green")
-    return text.append(
-        "A ratio below 1 means Forebay is faster. On a busy machine, run it again before you rely on it.", style="dim"
-    )
+    return text.append("Below 1 Forebay is faster. On a busy machine, run it again before relying on it.", style="dim")

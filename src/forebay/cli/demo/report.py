@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -165,39 +166,48 @@ def _traffic_table(data: Mapping[str, Any]) -> Table:
 
 
 def _print_errors(data: Mapping[str, Any], console: Console) -> None:
+    """Print each error text once, with the operations it hit."""
+    hit: dict[str, dict[str, int]] = {}
     for kind, each in data["traffic"]["kinds"].items():
-        for message, count in each["messages"].items():
-            console.print(Text(f"{count} x {TITLES[kind]}: {message}", style="red"))
-        unfinished = each["errors"] - sum(each["messages"].values())
-        if unfinished:
-            console.print(
-                Text(f"{unfinished} x {TITLES[kind]}: did not finish, or failed in yet other ways", style="red")
-            )
+        untold = each["errors"] - sum(each["messages"].values())
+        for message, count in {**each["messages"], "unfinished, or failed in yet other ways": untold}.items():
+            if count:
+                hit.setdefault(message, {})[kind] = count
+    for message, kinds in hit.items():
+        where = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
+        console.print(Text.assemble((f"{sum(kinds.values())} x {message}", "red"), f" ({where})"))
+    if hit:
+        console.print()
 
 
 def _pool_table(pool: Mapping[str, Any]) -> Group:
     """Draw the pool's statistics, whatever fields they have, in two columns of name and value."""
-    entries = list(_flat(pool.get("statistics", {})))
+    entries = _flat(pool.get("statistics", {}))
+    shown = [(name, value) for name, value in entries if value != "0"]
     table = Table.grid(padding=(0, 3))
     for justify in ("left", "right", "left", "right"):
         table.add_column(justify=justify)
-    half = (len(entries) + 1) // 2
-    for index in range(half):
-        right = entries[half + index] if half + index < len(entries) else ("", "")
-        table.add_row(Text(entries[index][0], style="dim"), entries[index][1], Text(right[0], style="dim"), right[1])
-    return Group(Text("pool at the end of the traffic", style="bold"), Text(pool["status"]), table)
+    half = (len(shown) + 1) // 2
+    for (left, value), (right, other) in zip_longest(shown[:half], shown[half:], fillvalue=("", "")):
+        table.add_row(Text(left, style="dim"), value, Text(right, style="dim"), other)
+    parts: list[RenderableType] = [Text("pool at the end of the traffic", style="bold"), Text(pool["status"]), table]
+    zeros = [name for name, value in entries if value == "0"]
+    if zeros:
+        parts.append(Text(f"0: {', '.join(zeros)}", style="dim"))
+    return Group(*parts)
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return name and text of every field; times, which our names mark by ``_s``, with a unit that suits them."""
     entries: list[tuple[str, str]] = []
     for name, each in value.items():
         if isinstance(each, Mapping):
-            entries += _flat(each, f"{prefix}{name}.")
-        elif isinstance(each, float):
-            shown = f"{each * 1000:,.2f} ms" if name.endswith(("_s", "_s_max", "_seconds")) else f"{each:,.2f}"
-            entries.append((prefix + name, shown))
-        elif isinstance(each, int) and not isinstance(each, bool):
-            entries.append((prefix + name, f"{each:,}"))
+            entries += _flat(each, f"{name}: ")
+        elif isinstance(each, float) and each and "_s" in name:
+            text = f"{each:,.2f} s" if each >= 1 else f"{each * 1000:,.2f} ms"
+            entries.append((prefix + name.removesuffix("_s").replace("_s_", "_"), text))
+        elif isinstance(each, int | float) and not isinstance(each, bool):
+            entries.append((prefix + name, f"{each:,}" if each else "0"))
         elif each not in (None, [], ""):
             entries.append((prefix + name, str(each)))
     return entries
@@ -215,6 +225,9 @@ def _print_verification(data: Mapping[str, Any], console: Console) -> None:
                 "and nothing else, every order equals the sum of its lines, every connection came back.",
             )
         )
+        if any(each["unsure"] for each in checks):
+            note = "Writes that failed without an answer may or may not be there; they were allowed for."
+            console.print(Text(note, style="dim"))
         return
     console.print(Text("The data is NOT consistent:", style="bold red"))
     for each in checks:
