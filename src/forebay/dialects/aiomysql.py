@@ -12,6 +12,7 @@ from sqlalchemy.dialects.mysql.aiomysql import (
 )
 
 from forebay._sqlalchemy.adapting import adapt
+from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
 
@@ -33,6 +34,10 @@ class AiomysqlConnection(AsyncAdapt_aiomysql_connection):
         """Drop the socket at once, without waiting for anything."""
         self._connection.close()
 
+    def terminate(self) -> None:
+        """Drop the connection without waiting for the server; the pool closes politely where there is time for it."""
+        self.abort()
+
 
 class AiomysqlDbapi(AsyncAdapt_aiomysql_dbapi):
     """The DBAPI module SQLAlchemy sees; connects with our connection class."""
@@ -43,7 +48,7 @@ class AiomysqlDbapi(AsyncAdapt_aiomysql_dbapi):
         return adapt(AiomysqlConnection, self, creator(*arg, **kw))
 
 
-class AiomysqlDialect(MySQLDialect_aiomysql):
+class AiomysqlDialect(PooledDialect, MySQLDialect_aiomysql):
     """SQLAlchemy's aiomysql dialect on Forebay's connection class."""
 
     supports_statement_cache = True

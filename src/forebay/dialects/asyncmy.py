@@ -12,6 +12,7 @@ from sqlalchemy.dialects.mysql.asyncmy import (
 )
 
 from forebay._sqlalchemy.adapting import adapt
+from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
 
@@ -36,6 +37,10 @@ class AsyncmyConnection(AsyncAdapt_asyncmy_connection):
         """Drop the socket at once, without waiting for anything."""
         self._connection.close()
 
+    def terminate(self) -> None:
+        """Drop the connection without waiting for the server; the pool closes politely where there is time for it."""
+        self.abort()
+
 
 class AsyncmyDbapi(AsyncAdapt_asyncmy_dbapi):
     """The DBAPI module SQLAlchemy sees; connects with our connection class."""
@@ -46,7 +51,7 @@ class AsyncmyDbapi(AsyncAdapt_asyncmy_dbapi):
         return adapt(AsyncmyConnection, self, creator(*arg, **kw))
 
 
-class AsyncmyDialect(MySQLDialect_asyncmy):
+class AsyncmyDialect(PooledDialect, MySQLDialect_asyncmy):
     """SQLAlchemy's asyncmy dialect on Forebay's connection class."""
 
     supports_statement_cache = True

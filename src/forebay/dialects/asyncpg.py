@@ -12,8 +12,12 @@ from sqlalchemy.dialects.postgresql.asyncpg import (
 )
 
 from forebay._sqlalchemy.adapting import adapt
+from forebay._sqlalchemy.greenlets import await_
+from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
+
+_TERMINATE = b"X\x00\x00\x00\x04"
 
 
 class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
@@ -31,8 +35,40 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         return socket is not None and socket_hung_up(socket.fileno())
 
     def abort(self) -> None:
-        """Drop the socket at once, without waiting for anything."""
+        """Say good-bye if that needs no waiting, and drop the socket at once; who waits for an answer gets an error."""
+        transport = getattr(self._connection, "_transport", None)
+        if transport is not None and not transport.is_closing() and not transport.get_write_buffer_size():
+            transport.write(_TERMINATE)
         self._connection.terminate()
+
+    def terminate(self) -> None:
+        """Drop the connection without waiting for the server; the pool closes politely where there is time for it."""
+        self._transaction = None
+        self.abort()
+
+    def come_clean(self) -> None:
+        """Bring the connection to rest after an operation that was cut off; must run in a greenlet.
+
+        Raises:
+            Exception: It does not come clean; it must be dropped.
+        """
+        await_(self._come_clean())
+
+    async def _come_clean(self) -> None:
+        connection: Any = self._connection
+        # asyncpg asks the server to cancel what its caller gave up. Its next operation is held back until the socket of
+        # that request has closed and the cancelled query has been answered, so what comes back now was asked now.
+        await connection._protocol._wait_for_cancellation()
+        # A BEGIN that was cut off leaves this set, and the next one would become a savepoint.
+        connection._top_xact = None
+        if connection.is_in_transaction():
+            await connection.execute("ROLLBACK")
+        self._transaction = None
+        if hasattr(self, "_started"):  # SQLAlchemy 2.0
+            setattr(self, "_started", False)  # noqa: B010 - a name the type checker does not know
+        # Behind a pooler a cancel request may still be on its way to whichever query runs next on that server connection.
+        if await connection.fetchval("SELECT pg_catalog.pg_backend_pid()") != connection.get_server_pid():
+            raise ConnectionError("a pooler stands in between, so a cancelled query cannot be told from the next one")
 
 
 class AsyncpgDbapi(AsyncAdapt_asyncpg_dbapi):
@@ -48,7 +84,7 @@ class AsyncpgDbapi(AsyncAdapt_asyncpg_dbapi):
         return adapt(AsyncpgConnection, self, creator(*arg, **kw), **options)
 
 
-class AsyncpgDialect(PGDialect_asyncpg):
+class AsyncpgDialect(PooledDialect, PGDialect_asyncpg):
     """SQLAlchemy's asyncpg dialect on Forebay's connection class."""
 
     supports_statement_cache = True

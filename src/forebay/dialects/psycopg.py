@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from typing import Any
 
 from sqlalchemy import URL
@@ -14,6 +16,7 @@ from sqlalchemy.engine import Dialect
 
 from forebay._sqlalchemy.adapting import adapt
 from forebay._sqlalchemy.greenlets import await_
+from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
 
@@ -26,11 +29,46 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
     def peer_closed(self) -> bool:
         """Tell, without a query, whether the connection is known to be dead."""
         connection = self._connection
-        return bool(connection.closed) or socket_hung_up(connection.pgconn.socket)
+        return connection.closed or socket_hung_up(connection.pgconn.socket)
 
     def abort(self) -> None:
-        """Drop the socket at once; libpq says its goodbye without waiting for the server."""
+        """Drop the socket at once; who waits for an answer gets an error."""
+        from psycopg.pq import ConnStatus, TransactionStatus
+
+        pgconn = self._connection.pgconn
+        fd = pgconn.socket if pgconn.status == ConnStatus.OK else -1
+        if fd >= 0 and pgconn.transaction_status == TransactionStatus.ACTIVE:
+            # Somebody may wait for this very descriptor in the event loop, which would not notice its end.
+            with socket.socket(fileno=os.dup(fd)) as shared:
+                shared.shutdown(socket.SHUT_RDWR)
+        else:
+            self._connection._closed = True
+            pgconn.finish()
+
+    def terminate(self) -> None:
+        """Drop the connection without waiting for the server; the pool closes politely where there is time for it."""
+        self.abort()
+        self._connection._closed = True
         self._connection.pgconn.finish()
+
+    def come_clean(self) -> None:
+        """Bring the connection to rest after an operation that was cut off; must run in a greenlet.
+
+        Raises:
+            Exception: It does not come clean; it must be dropped.
+        """
+        await_(self._come_clean())
+
+    async def _come_clean(self) -> None:
+        # psycopg has asked the server to cancel, and read the cancelled query's answer, before it let the caller go.
+        connection = self._connection
+        await connection.rollback()
+        cursor = await connection.execute("SELECT pg_catalog.pg_backend_pid()")
+        row = await cursor.fetchone()
+        await connection.rollback()
+        # Behind a pooler a cancel request may still be on its way to whichever query runs next on that server connection.
+        if row is None or row[0] != connection.info.backend_pid:
+            raise ConnectionError("a pooler stands in between, so a cancelled query cannot be told from the next one")
 
 
 class PsycopgDbapi(PsycopgAdaptDBAPI):
@@ -46,10 +84,13 @@ class PsycopgDbapi(PsycopgAdaptDBAPI):
         return connection
 
 
-class PsycopgDialect(PGDialectAsync_psycopg):
+class PsycopgDialect(PooledDialect, PGDialectAsync_psycopg):
     """SQLAlchemy's async psycopg dialect on Forebay's connection class."""
 
     supports_statement_cache = True
+
+    # SQLAlchemy's has no way to drop a connection without waiting, and leaves one the collector finds open.
+    has_terminate = True
 
     #: The extra that brings the driver: ``pip install "forebay[psycopg]"``.
     extra = "psycopg"

@@ -15,6 +15,8 @@ from sqlalchemy.dialects.sqlite.aiosqlite import (
 from sqlalchemy.util import asbool
 
 from forebay._sqlalchemy.adapting import adapt
+from forebay._sqlalchemy.greenlets import await_
+from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._arguments import ConnectArguments, parameter_names
 
 # What sqlite3.connect() takes; it is written in C and does not tell.
@@ -41,6 +43,21 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
         if stop is not None:  # aiosqlite before 0.22 has no way that does not wait
             stop()
 
+    def terminate(self) -> None:
+        """Drop the connection without waiting for its thread."""
+        self.abort()
+
+    def come_clean(self) -> None:
+        """Bring the connection to rest after an operation that was cut off; must run in a greenlet.
+
+        Raises:
+            Exception: It does not come clean; it must be dropped.
+        """
+        connection = self._connection
+        # The thread works on; this makes it stop. The rollback waits its turn behind what it is doing.
+        connection._conn.interrupt()
+        await_(connection.rollback())
+
 
 class SqliteDbapi(AsyncAdapt_aiosqlite_dbapi):
     """The DBAPI module SQLAlchemy sees; connects with our connection class."""
@@ -58,7 +75,7 @@ class SqliteDbapi(AsyncAdapt_aiosqlite_dbapi):
         return adapt(SqliteConnection, self, connecting)
 
 
-class SqliteDialect(SQLiteDialect_aiosqlite):
+class SqliteDialect(PooledDialect, SQLiteDialect_aiosqlite):
     """SQLAlchemy's aiosqlite dialect on Forebay's connection class."""
 
     supports_statement_cache = True

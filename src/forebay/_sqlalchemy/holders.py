@@ -1,0 +1,81 @@
+"""Who holds a connection: the task, and the line of the user's code that checked it out.
+
+Found for every checkout, so that an exhausted pool can say who has it without having been asked beforehand. Only a task, a
+code object and a line number are kept: no frame, so no local variable lives longer for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from types import CodeType, FrameType
+from typing import Any, NamedTuple
+
+import greenlet
+import sqlalchemy
+
+import forebay
+
+# Frames of these packages are not the user's. Told by file name once per code object, then by identity.
+_OURS = tuple(
+    os.path.dirname(os.path.abspath(module.__file__)) + os.sep
+    for module in (sqlalchemy, forebay, asyncio, greenlet)
+    if module.__file__
+)
+_of_ours: dict[int, tuple[CodeType, bool]] = {}
+_MOST_FRAMES = 40
+
+
+class Holder(NamedTuple):
+    """Who checked a connection out, and where."""
+
+    task: asyncio.Task[Any] | None
+    code: CodeType | None
+    line: int
+
+
+def holder_here() -> Holder:
+    """Return the running task and the innermost frame that belongs to neither SQLAlchemy nor Forebay."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    frame: FrameType | None = sys._getframe(2)
+    left = greenlet.getcurrent().parent
+    for _ in range(_MOST_FRAMES):
+        if frame is None:
+            # The bottom of a greenlet: the call goes on in the one that started it.
+            if left is None or left.gr_frame is None:
+                break
+            frame, left = left.gr_frame, left.parent
+            continue
+        code = frame.f_code
+        known = _of_ours.get(id(code))
+        if known is None:
+            # Keeping the code object keeps its id from being used again.
+            known = _of_ours[id(code)] = (code, _is_ours(code.co_filename))
+        if not known[1]:
+            return Holder(task, code, frame.f_lineno)
+        frame = frame.f_back
+    return Holder(task, None, 0)
+
+
+def described(seconds: float, holder: Holder | None) -> str:
+    """Describe a checkout in words: how long ago, where, and by which task."""
+    text = f"{seconds:.1f} s"
+    if holder is None:
+        return text
+    if holder.code is not None:
+        text += f" from {_short(holder.code.co_filename)}:{holder.line} in {holder.code.co_name}"
+    if holder.task is not None:
+        text += f" (task {holder.task.get_name()!r}{', done' if holder.task.done() else ''})"
+    return text
+
+
+def _is_ours(filename: str) -> bool:
+    return filename.startswith(_OURS) or filename.startswith("<")
+
+
+def _short(filename: str) -> str:
+    return os.sep.join(filename.split(os.sep)[-2:])

@@ -1,0 +1,436 @@
+"""What SQLAlchemy's engine holds of the pool: a record per slot, and a proxied connection per checkout.
+
+They stand for SQLAlchemy's ``_ConnectionRecord`` and ``_ConnectionFairy``, with the names its engine, its dialects and
+its events reach for, and pass every thing the engine does to a connection on to the pool's core. The order of the
+events is SQLAlchemy's.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import util
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, PoolResetState
+from sqlalchemy.pool.base import reset_commit, reset_rollback
+
+if TYPE_CHECKING:
+    from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
+    from forebay.pool import Slot
+    from forebay.pool.shell import Shell
+
+__all__ = ["ProxiedConnection", "Record"]
+
+
+class Record(ConnectionPoolEntry):
+    """A place in the pool, and the connection in it.
+
+    It outlives its connection: emptied, it waits in the pool and takes the next connect, so that ``record_info``
+    survives a reconnect as SQLAlchemy documents.
+
+    Attributes:
+        slot: The core's slot of the connection; None while there is none.
+        shell: The shell of the event loop the connection belongs to.
+        fairy_ref: Weak reference to the proxied connection of the current checkout; None while there is none.
+        holder: Who has it: the task, and the code position of the checkout where that is captured.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_info",
+        "_record_info",
+        "_soft_invalidate_time",
+        "dbapi_connection",
+        "fairy_ref",
+        "finalize_callback",
+        "fresh",
+        "holder",
+        "pool",
+        "shell",
+        "slot",
+        "starttime",
+    )
+
+    def __init__(self, pool: AsyncAdaptedQueuePool) -> None:
+        self.pool = pool
+        self.slot: Slot | None = None
+        self.shell: Shell | None = None
+        self.dbapi_connection: Any = None
+        self.fairy_ref: Callable[[], ProxiedConnection | None] | None = None
+        self.finalize_callback: deque[Callable[[Any], None]] = deque()
+        self.fresh = False
+        self.starttime: float = 0
+        self.holder: Any = None
+        self._soft_invalidate_time: float = 0
+        self._info: dict[Any, Any] | None = None
+        self._record_info: dict[Any, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Record {self.slot!r}>"
+
+    # -- SQLAlchemy's names ------------------------------------------------------------------------------------------
+
+    @property
+    def driver_connection(self) -> Any:  # type: ignore[override]  # an attribute there
+        """The driver's own connection, or None."""
+        if self.dbapi_connection is None:
+            return None
+        return self.pool._dialect.get_driver_connection(self.dbapi_connection)
+
+    @property
+    def connection(self) -> Any:
+        """Deprecated name of :attr:`dbapi_connection`."""
+        return self.dbapi_connection
+
+    @property
+    def info(self) -> dict[Any, Any]:
+        """The user's dictionary that lives as long as the connection."""
+        if self._info is None:
+            self._info = {}
+        return self._info
+
+    @property
+    def record_info(self) -> dict[Any, Any]:
+        """The user's dictionary that lives as long as the record."""
+        if self._record_info is None:
+            self._record_info = {}
+        return self._record_info
+
+    @property
+    def in_use(self) -> bool:
+        """Whether the connection is checked out."""
+        return self.fairy_ref is not None
+
+    @property
+    def needs_gc(self) -> bool:
+        """Whether the holder of the current checkout was garbage collected."""
+        ref = self.fairy_ref
+        return ref is not None and ref() is None
+
+    @property
+    def last_connect_time(self) -> float:
+        """When the connection was opened, by the wall clock."""
+        return self.starttime
+
+    def _is_hard_or_soft_invalidated(self) -> bool:
+        return (
+            self.dbapi_connection is None
+            or self.pool._invalidate_time > self.starttime
+            or self._soft_invalidate_time > self.starttime
+        )
+
+    def get_connection(self) -> Any:
+        """Return the connection of this record."""
+        return self.dbapi_connection
+
+    # -- its life ----------------------------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Open a connection and run the ``connect`` event on it; must run in a greenlet.
+
+        Raises:
+            BaseException: What the driver, the creator or a listener raised; nothing is left open then.
+        """
+        pool = self.pool
+        self.dbapi_connection = None
+        self._soft_invalidate_time = 0
+        if self._info is not None:
+            self._info.clear()
+        try:
+            self.starttime = time.time()
+            self.dbapi_connection = connection = pool._invoke_creator(self)
+        except BaseException as error:
+            pool.logger.debug("Error on connect(): %s", error)
+            raise
+        pool.logger.debug("Created new connection %r", connection)
+        self.fresh = True
+        try:
+            pool._fire_connect(connection, self)
+        except BaseException:
+            try:
+                pool._close_connection(connection, terminate=True)
+            finally:
+                self.dbapi_connection = None
+            raise
+
+    def close(self, *, terminate: bool = False) -> None:
+        """Fire ``close`` and close the connection, if there is one.
+
+        With ``terminate`` this does not wait for the server. Without, it must run in a greenlet, and may be cut short
+        by an exception thrown into it: the connection counts as closed all the same and is not handed out again.
+        """
+        connection = self.dbapi_connection
+        if connection is None:
+            return
+        self.finalize_callback.clear()
+        pool = self.pool
+        if pool.dispatch.close:
+            pool.dispatch.close(connection, self)
+        try:
+            pool._close_connection(connection, terminate=terminate)
+        finally:
+            self.dbapi_connection = None
+
+    def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
+        """Close the connection because it is not usable (hard), or have it replaced after its return (soft)."""
+        if self.dbapi_connection is None:
+            return
+        pool = self.pool
+        if soft:
+            pool.dispatch.soft_invalidate(self.dbapi_connection, self, e)
+            self._log_invalidate(e, soft)
+            self._soft_invalidate_time = time.time()
+            return
+        try:
+            self.drop(e)
+        finally:
+            if self.dbapi_connection is not None:
+                # A listener of ``invalidate`` raised. The connection is open and nobody may have it any more.
+                self._soft_invalidate_time = time.time()
+        pool._connection_dropped(self)
+
+    def drop(self, error: BaseException | None) -> None:
+        """Fire ``invalidate`` and ``close`` and drop the connection, without telling the core."""
+        self.pool.dispatch.invalidate(self.dbapi_connection, self, error)
+        self._log_invalidate(error, False)
+        self.close(terminate=True)
+
+    def _log_invalidate(self, error: BaseException | None, soft: bool) -> None:
+        kind = "Soft " if soft else ""
+        if error is None:
+            self.pool.logger.info("%sInvalidate connection %r", kind, self.dbapi_connection)
+        else:
+            self.pool.logger.info(
+                "%sInvalidate connection %r (reason: %s:%s)", kind, self.dbapi_connection, type(error).__name__, error
+            )
+
+    def _checkin_failed(self, err: BaseException, _fairy_was_created: bool = True) -> None:
+        try:
+            self.invalidate(err)
+        finally:
+            self.checkin(_fairy_was_created=_fairy_was_created)
+
+    def checkin(self, _fairy_was_created: bool = True) -> None:
+        """Give the record back to the pool: the callbacks of the checkout, the ``checkin`` event, then the pool."""
+        if self.fairy_ref is None and _fairy_was_created:
+            util.warn(f"Double checkin attempted on {self}")
+            return
+        self.fairy_ref = None
+        self.finish_checkout()
+        self.pool._return_conn(self)
+
+    def finish_checkout(self) -> None:
+        """Run what the checkout left to do on the connection, and fire ``checkin``."""
+        connection = self.dbapi_connection
+        while self.finalize_callback:
+            callback = self.finalize_callback.pop()
+            if connection is not None:
+                callback(connection)
+        if self.pool.dispatch.checkin:
+            self.pool.dispatch.checkin(connection, self)
+
+
+class ProxiedConnection(PoolProxiedConnection):
+    """A checkout: the DBAPI connection as the engine and the user hold it, until it is closed or dropped."""
+
+    __slots__ = (
+        "__weakref__",
+        "_connection_record",
+        "_counter",
+        "_detached_info",
+        "_echo",
+        "_pool",
+        "dbapi_connection",
+    )
+
+    dbapi_connection: Any
+    _connection_record: Record | None
+
+    def __init__(self, pool: AsyncAdaptedQueuePool, dbapi_connection: Any, record: Record | None, echo: Any) -> None:
+        self._pool = pool
+        self.dbapi_connection = dbapi_connection
+        self._connection_record = record
+        self._echo = echo
+        self._counter = 1
+
+    # -- SQLAlchemy's names ------------------------------------------------------------------------------------------
+
+    @property
+    def driver_connection(self) -> Any:  # type: ignore[override]  # an attribute there
+        """The driver's own connection, or None after close."""
+        if self._connection_record is not None:
+            return self._connection_record.driver_connection
+        return None
+
+    @property
+    def connection(self) -> Any:
+        """Deprecated name of :attr:`dbapi_connection`."""
+        return self.dbapi_connection
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether this still refers to a connection."""
+        return self.dbapi_connection is not None
+
+    @property
+    def is_detached(self) -> bool:
+        """Whether the connection was taken out of the pool, or given back."""
+        return self._connection_record is None
+
+    @property
+    def info(self) -> dict[Any, Any]:
+        """The user's dictionary that lives as long as the connection."""
+        record = self._connection_record
+        if record is not None:
+            return record.info
+        try:
+            return self._detached_info
+        except AttributeError:
+            self._detached_info: dict[Any, Any] = {}
+            return self._detached_info
+
+    @property
+    def record_info(self) -> dict[Any, Any] | None:
+        """The user's dictionary that lives as long as the place in the pool; None once detached."""
+        record = self._connection_record
+        return None if record is None else record.record_info
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a cursor of the DBAPI connection."""
+        return self.dbapi_connection.cursor(*args, **kwargs)
+
+    def __getattr__(self, key: str) -> Any:
+        return getattr(self.dbapi_connection, key)
+
+    # -- giving back -------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Give the connection back to the pool."""
+        self._counter -= 1
+        if self._counter == 0:
+            self._checkin()
+
+    def _close_special(self, transaction_reset: bool = False) -> None:
+        self._counter -= 1
+        if self._counter == 0:
+            self._checkin(transaction_reset)
+
+    def _close(self) -> None:
+        self._checkin()
+
+    def _checkin(self, transaction_was_reset: bool = False) -> None:
+        record, connection, pool = self._connection_record, self.dbapi_connection, self._pool
+        if record is not None:
+            pool._require_home(record)
+        if connection is not None:
+            if record is not None and self._echo:
+                pool.logger.debug("Connection %r being returned to pool", connection)
+            try:
+                self._reset(pool, transaction_was_reset, terminate_only=record is None, asyncio_safe=True)
+                if record is None:
+                    if pool.dispatch.close_detached:
+                        pool.dispatch.close_detached(connection)
+                    pool._close_connection(connection, terminate=pool._dialect.has_terminate)
+            except BaseException as error:
+                if not isinstance(error, Exception):
+                    # Cut off by a cancellation. The pool can still bring the connection to rest, where the driver
+                    # knows how; otherwise it is dropped. Either way the caller goes on at once.
+                    self._let_go()
+                    if record is not None and not pool._set_aside(record, error):
+                        pool.logger.error("Exception during reset or similar", exc_info=True)
+                        record._checkin_failed(error)
+                    raise
+                pool.logger.error("Exception during reset or similar", exc_info=True)
+                if record is not None:
+                    record.invalidate(error)
+        self._let_go()
+        if record is not None and record.fairy_ref is not None:
+            record.checkin()
+
+    def _reset(
+        self, pool: AsyncAdaptedQueuePool, transaction_was_reset: bool, terminate_only: bool, asyncio_safe: bool
+    ) -> None:
+        if pool.dispatch.reset:
+            pool.dispatch.reset(
+                self.dbapi_connection,
+                self._connection_record,
+                PoolResetState(
+                    transaction_was_reset=transaction_was_reset,
+                    terminate_only=terminate_only,
+                    asyncio_safe=asyncio_safe,
+                ),
+            )
+        if not asyncio_safe:
+            return
+        style = pool._reset_on_return
+        if style is reset_rollback:
+            if transaction_was_reset:
+                if self._echo:
+                    pool.logger.debug("Connection %s reset, transaction already reset", self.dbapi_connection)
+                return
+            if self._echo:
+                pool.logger.debug("Connection %s rollback-on-return", self.dbapi_connection)
+            pool._dialect.do_rollback(self)
+        elif style is reset_commit:
+            if self._echo:
+                pool.logger.debug("Connection %s commit-on-return", self.dbapi_connection)
+            pool._dialect.do_commit(self)
+
+    def _let_go(self) -> None:
+        # From here on nothing this object is asked can reach the connection, which may already have its next owner.
+        self.dbapi_connection = None
+        self._connection_record = None
+
+    def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
+        """Give the connection up as unusable (hard), or have it replaced after its return (soft)."""
+        if self.dbapi_connection is None:
+            util.warn("Can't invalidate an already-closed connection.")
+            return
+        record, pool = self._connection_record, self._pool
+        if record is None:
+            if not soft:
+                # Detached: nobody else will ever close it.
+                self._checkin()
+            return
+        if soft:
+            record.invalidate(e, soft=True)
+            return
+        pool._require_home(record)
+        if e is not None and util.concurrency.is_exit_exception(e) and pool._set_aside(record, e):
+            self._let_go()
+            return
+        try:
+            record.invalidate(e)
+        finally:
+            self._let_go()
+            record.checkin()
+
+    def detach(self) -> None:
+        """Take the connection out of the pool for good; closing it will close it."""
+        record, connection, pool = self._connection_record, self.dbapi_connection, self._pool
+        if record is None:
+            return
+        pool._require_home(record)
+        record.fairy_ref = None
+        self._detached_info = record.info.copy()
+        record.dbapi_connection = None
+        pool._do_return_conn(record)
+        self._connection_record = None
+        if pool.dispatch.detach:
+            pool.dispatch.detach(connection, record)
+
+    def __del__(self) -> None:
+        # A weak reference's callback would not do: it dies with the record when both go in one cycle.
+        try:
+            record = self._connection_record
+        except AttributeError:
+            return  # never finished being made
+        if record is not None and self.dbapi_connection is not None:
+            self._pool._holder_collected(record, self)
+
+
+#: For the type checker and for readers: what a weak reference to a checkout is.
+CheckoutRef = weakref.ref[ProxiedConnection]

@@ -1,0 +1,495 @@
+"""The pool on one event loop: performs what the core decides, and reports back what came of it.
+
+The shell owns the tasks (a connect belongs to the pool and not to the caller that asked for it), the one timer and the
+futures of the callers that wait. It never edits a slot. What a connection is, and how one is opened, closed or brought to
+rest, it asks of its :class:`Host`; so nothing here knows SQLAlchemy.
+
+Uncontended, a checkout is :meth:`Shell.checkout_nowait` and a checkin :meth:`Shell.checkin`: no ``await``, no task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import random
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any, Protocol
+
+from forebay.pool._core import (
+    Budget,
+    BudgetSignal,
+    CancelOpen,
+    Close,
+    ConnectFailure,
+    Core,
+    CoreConfig,
+    Filled,
+    Grant,
+    Open,
+    Refuse,
+    Slot,
+    Waiter,
+)
+
+__all__ = ["Host", "Shell"]
+
+# A connection used this recently is not looked at for a hang-up: its socket was read a moment ago.
+_HOT_S = 0.005
+# One that was idle this long may have slept through a suspension of the machine.
+_LONG_IDLE_S = 1.0
+_SUSPENDED_S = 5.0
+
+_boot_clock: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+class Host(Protocol):
+    """What the shell asks of whoever knows what a connection is. ``entry`` is the host's own record of one."""
+
+    def entry_for(self, shell: Shell, slot: Slot) -> Any:
+        """Return the record a new connection will live in."""
+        ...
+
+    async def open(self, entry: Any) -> None:
+        """Connect; raises what the caller should see."""
+        ...
+
+    def classify(self, error: BaseException) -> ConnectFailure:
+        """Say what kind of failure ended a connect."""
+        ...
+
+    def is_dead(self, entry: Any) -> bool:
+        """Tell without I/O whether the peer is known to have closed the connection."""
+        ...
+
+    async def settle(self, entry: Any) -> None:
+        """Bring a connection to rest whose last operation was cut off; raises if it does not come clean."""
+        ...
+
+    async def close(self, entry: Any) -> None:
+        """Close politely."""
+        ...
+
+    def abort(self, entry: Any) -> None:
+        """Drop the socket at once; never raises."""
+        ...
+
+    def gone(self, entry: Any) -> None:
+        """Hear that the entry's connection is no more and its slot is free."""
+        ...
+
+    def refusal(self, shell: Shell, refused: Refuse, waited_s: float) -> BaseException:
+        """Make the exception a refused caller raises."""
+        ...
+
+    def collected(self, entry: Any) -> None:
+        """Take back a connection whose holder was garbage collected, on the loop's own thread."""
+        ...
+
+
+class _Caller:
+    """Somebody who waits: where to wake it, and in which context a connect for it runs."""
+
+    __slots__ = ("context", "future")
+
+    def __init__(self, future: asyncio.Future[Slot | Refuse]) -> None:
+        self.future = future
+        self.context = contextvars.copy_context()
+
+
+class Shell:
+    """One event loop's part of a pool.
+
+    Args:
+        loop: The running loop.
+        config: The core's options.
+        budget: The limit shared by the loops of this process.
+        host: Who knows what a connection is.
+        connect_timeout_s: Bound of one connect in seconds, > 0, or None.
+        settle_timeout_s: Bound of bringing a connection to rest, in seconds, > 0.
+        close_timeout_s: Bound of a polite close, in seconds, > 0.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        config: CoreConfig,
+        budget: Budget,
+        host: Host,
+        *,
+        connect_timeout_s: float | None,
+        settle_timeout_s: float,
+        close_timeout_s: float,
+    ) -> None:
+        self.loop = loop
+        self.now: Callable[[], float] = loop.time
+        self._host = host
+        self._connect_timeout_s = connect_timeout_s
+        self._settle_timeout_s = settle_timeout_s
+        self._close_timeout_s = close_timeout_s
+        self.core = Core(config, random.Random(), budget, self._notified)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._opening: dict[Slot, asyncio.Task[None]] = {}
+        self._closing: dict[Slot, asyncio.Task[None]] = {}
+        self._filling: list[tuple[int, asyncio.Future[Filled]]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._performing = False
+        self._collected: deque[Any] = deque()
+        self._slept = _time_slept()
+        self._keeper = self._keep()
+        self._start_keeper()
+
+    # -- checkout and checkin ------------------------------------------------------------------------------------------
+
+    def checkout_nowait(self) -> Any:
+        """Return the entry of an idle connection that is not known to be dead, or None; never waits."""
+        core = self.core
+        while True:
+            now = self.now()
+            slot = core.acquire(now)
+            if core.attention:
+                self.perform()
+            if slot is None:
+                return None
+            idle_s = now - slot.idle_since
+            if idle_s > _HOT_S:
+                if idle_s > _LONG_IDLE_S and self._was_suspended():
+                    core.suspect_idle(now)
+                    slot.suspect = True
+                if self._host.is_dead(slot.payload):
+                    core.invalidate(now, slot)
+                    self.perform()
+                    continue
+            return slot.payload
+
+    async def checkout(self, timeout_s: float) -> Any:
+        """Wait for a connection, in order of arrival, and return its entry.
+
+        Args:
+            timeout_s: Longest wait in seconds, connect included. 0: only if no other caller's connection is needed for it;
+                the connect is then bounded by its own timeout.
+
+        Raises:
+            BaseException: What the host makes of the refusal.
+
+        Cancellation: safe; a connection granted in the same moment goes to the next caller, a connect goes on for it.
+        """
+        return await self._wait(timeout_s, None)
+
+    async def replace(self, slot: Slot, timeout_s: float) -> Any:
+        """Wait for another connection in place of ``slot``, whose own was found dead; the caller keeps its turn."""
+        return await self._wait(timeout_s, slot)
+
+    async def _wait(self, timeout_s: float, instead_of: Slot | None) -> Any:
+        core, now = self.core, self.now()
+        caller = _Caller(self.loop.create_future())
+        deadline = now + timeout_s if timeout_s > 0 else None
+        waiter: Waiter
+        if instead_of is not None:
+            waiter = core.replace(now, instead_of, deadline, caller)
+        elif deadline is None:
+            waiter = core.wait_nowait(now, caller)
+        else:
+            waiter = core.wait(now, deadline, caller)
+        self.perform()
+        try:
+            outcome = await caller.future
+        except BaseException:
+            core.abandon(self.now(), waiter)
+            self.perform()
+            raise
+        if isinstance(outcome, Slot):
+            return outcome.payload
+        raise self._host.refusal(self, outcome, self.now() - now)
+
+    def checkin(self, slot: Slot) -> None:
+        """Take a connection back that is ready for the next caller."""
+        core = self.core
+        core.release(self.now(), slot)
+        if core.attention:
+            self.perform()
+
+    def invalidated(self, slot: Slot) -> None:
+        """Take note that the owner dropped the connection."""
+        self.core.invalidate(self.now(), slot)
+        self.perform()
+
+    def detached(self, slot: Slot) -> None:
+        """Take note that the owner took the connection out of the pool."""
+        self.core.detach(self.now(), slot)
+        self.perform()
+
+    def set_aside(self, slot: Slot) -> None:
+        """Take a connection back whose last operation was cut off; the pool brings it to rest, or closes it."""
+        self.core.reset_started(self.now(), slot)
+        self.perform()
+        self._spawn(self._settle(slot))
+
+    def sweep(self, reported_by: Slot | None) -> None:
+        """Retire every connection as old as the one the outage was seen on; all, when None is given."""
+        self.core.sweep(self.now(), reported_by)
+        self.perform()
+
+    def ping_failed(self) -> None:
+        """Take note that a connection did not answer: every idle one is to be asked before it is lent."""
+        self.core.suspect_idle(self.now())
+
+    # -- warm-up and the end -------------------------------------------------------------------------------------------
+
+    async def fill(self, connections: int) -> Filled:
+        """Open connections until ``connections`` are open, within the connect limit; return what came of it.
+
+        Cancellation: safe; connects under way go on.
+        """
+        future: asyncio.Future[Filled] = self.loop.create_future()
+        self._filling.append((connections, future))
+        self.core.fill(self.now(), connections)
+        self.perform()
+        return await future
+
+    def clear(self) -> None:
+        """Refuse those who wait, close what is idle, call off connects; what is lent is closed at its return."""
+        self.core.clear(self.now())
+        self.perform()
+
+    async def quiet(self) -> None:
+        """Wait until nothing is being opened, closed or brought to rest any more; bounded by those operations' own bounds.
+
+        Cancellation: safe; the operations go on.
+        """
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
+
+    async def drain(self, deadline_s: float) -> bool:
+        """Take no more callers, wait for what is lent, close everything; return whether all came back in time.
+
+        Args:
+            deadline_s: Longest wait for connections that are lent, in seconds, ≥ 0; then they are terminated.
+
+        Cancellation: the pool stays closed to callers; call again, or :meth:`terminate`, to end it.
+        """
+        core = self.core
+        core.drain(self.now())
+        self.perform()
+        end = self.now() + deadline_s
+        while not core.drained and (left := end - self.now()) > 0:
+            # Drained is reached by a checkin or by a task of ours; neither is frequent, so a short wait will do.
+            await asyncio.sleep(min(left, 0.02))
+        in_time = core.drained
+        if not in_time:
+            core.terminate_all(self.now())
+            self.perform()
+        await self.quiet()
+        return in_time
+
+    def resize(self, pool_size: int, max_overflow: int) -> None:
+        """Take on other limits."""
+        self.core.resize(self.now(), pool_size, max_overflow)
+        self.perform()
+
+    def abandon(self) -> None:
+        """Forget everything: the loop is gone, and its sockets with it. May be called from another thread."""
+        self.core.budget.forget(self.core)
+
+    # -- performing ----------------------------------------------------------------------------------------------------
+
+    def perform(self) -> None:
+        """Do what the core wants done, and set the timer for what it wants later."""
+        core = self.core
+        if self._performing:
+            return  # the loop below sees what this call would have
+        self._performing = True
+        try:
+            while core.attention:
+                for effect in core.take_effects():
+                    if isinstance(effect, Grant):
+                        _wake(effect.waiter, effect.slot)
+                    elif isinstance(effect, Open):
+                        self._begin_open(effect)
+                    elif isinstance(effect, Close):
+                        self._begin_close(effect)
+                    elif isinstance(effect, Refuse):
+                        _wake(effect.waiter, effect)
+                    elif isinstance(effect, CancelOpen):
+                        self._opening[effect.slot].cancel()
+                    else:
+                        self._filled(effect)
+        finally:
+            self._performing = False
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        when = self.core.next_wake()
+        timer = self._timer
+        if timer is not None:
+            if when is not None and timer.when() == when:
+                return
+            timer.cancel()
+            self._timer = None
+        if when is not None:
+            self._timer = self.loop.call_at(when, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.core.tick(self.now())
+        self.perform()
+
+    def _spawn(self, work: Coroutine[Any, Any, None], context: contextvars.Context | None = None) -> asyncio.Task[None]:
+        task = self.loop.create_task(work, context=context)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Each task settles with the core itself; what still gets here is a bug of ours, or an exit.
+            self.loop.call_exception_handler(
+                {"message": "a task of the connection pool failed", "exception": error, "task": task}
+            )
+
+    # -- connecting ----------------------------------------------------------------------------------------------------
+
+    def _begin_open(self, effect: Open) -> None:
+        slot = effect.slot
+        slot.payload = self._host.entry_for(self, slot)
+        caller = effect.waiter.owner if effect.waiter is not None else None
+        context = caller.context if isinstance(caller, _Caller) else None
+        self._opening[slot] = self._spawn(self._open(slot), context.copy() if context is not None else None)
+
+    async def _open(self, slot: Slot) -> None:
+        entry = slot.payload
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                await self._host.open(entry)
+        except BaseException as error:
+            # Also when cancelled, by the core or by a loop that shuts down: the slot must not stay behind.
+            del self._opening[slot]
+            token = error
+            if isinstance(error, asyncio.CancelledError):
+                token = ConnectionAbortedError(
+                    "the connect was called off: the pool or the event loop is shutting down"
+                )
+            elif isinstance(error, TimeoutError) and isinstance(error.__cause__, asyncio.CancelledError):
+                token = TimeoutError(f"no connection within pool_connect_timeout={self._connect_timeout_s:g} s")
+            self.core.open_failed(self.now(), slot, self._host.classify(token), token)
+            self._host.gone(entry)
+            self.perform()
+            if not isinstance(error, Exception):
+                raise
+        else:
+            del self._opening[slot]
+            self.core.opened(self.now(), slot)
+            self.perform()
+
+    # -- resting and closing -------------------------------------------------------------------------------------------
+
+    async def _settle(self, slot: Slot) -> None:
+        ok = False
+        try:
+            async with asyncio.timeout(self._settle_timeout_s):
+                await self._host.settle(slot.payload)
+            ok = True
+        except Exception:  # noqa: S110 - the host has logged it; the connection is closed for it
+            pass
+        finally:
+            self.core.reset_done(self.now(), slot, ok)
+            self.perform()
+
+    def _begin_close(self, effect: Close) -> None:
+        slot = effect.slot
+        if effect.graceful and asyncio._get_running_loop() is self.loop:
+            self._closing[slot] = self._spawn(self._close(slot))
+            return
+        self._host.abort(slot.payload)
+        if slot not in self._closing:
+            self._closed(slot)
+
+    async def _close(self, slot: Slot) -> None:
+        entry = slot.payload
+        try:
+            async with asyncio.timeout(self._close_timeout_s):
+                await self._host.close(entry)
+        except Exception:  # noqa: S110 - the host has logged it; what is left of the connection goes below
+            pass
+        finally:
+            del self._closing[slot]
+            self._host.abort(entry)
+            self._closed(slot)
+            self.perform()
+
+    def _closed(self, slot: Slot) -> None:
+        self._host.gone(slot.payload)
+        self.core.closed(self.now(), slot)
+
+    def _filled(self, effect: Filled) -> None:
+        for entry in [entry for entry in self._filling if entry[0] == effect.goal]:
+            self._filling.remove(entry)
+            if not entry[1].done():
+                entry[1].set_result(effect)
+
+    # -- other threads, the collector, the end of the loop -------------------------------------------------------------
+
+    def _notified(self, signal: BudgetSignal) -> None:
+        # The loop may be closed already; then there is nobody to tell and the pool drops this shell when it next looks.
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._on_budget, signal)
+
+    def _on_budget(self, signal: BudgetSignal) -> None:
+        self.core.budget_signal(self.now(), signal)
+        self.perform()
+
+    def holder_collected(self, entry: Any) -> None:
+        """Take note, from wherever the garbage collector runs, that nobody holds ``entry``'s connection any more."""
+        self._collected.append(entry)
+        if not self._performing and asyncio._get_running_loop() is self.loop and not self.core.in_step:
+            self._take_back_collected()
+        else:
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._take_back_collected)
+
+    def _take_back_collected(self) -> None:
+        while self._collected:
+            self._host.collected(self._collected.popleft())
+
+    def _was_suspended(self) -> bool:
+        slept = _time_slept()
+        jumped = slept - self._slept > _SUSPENDED_S
+        self._slept = slept
+        return jumped
+
+    async def _keep(self) -> AsyncGenerator[None, None]:
+        # A parked async generator: what runs the loop (asyncio.run, a Runner, uvloop) awaits its end before it closes the
+        # loop, and that is the one moment in which connections nobody disposed of can still say good-bye.
+        try:
+            yield
+        finally:
+            self.core.drain(self.now())
+            self.core.terminate_all(self.now())
+            self.perform()
+            await self.quiet()
+            if self._timer is not None:
+                self._timer.cancel()
+            self.abandon()
+
+    def _start_keeper(self) -> None:
+        # Run up to the yield, so that the loop takes notice of it. That step awaits nothing.
+        with contextlib.suppress(StopIteration):
+            self._keeper.__anext__().__await__().__next__()
+
+
+def _wake(waiter: Waiter, outcome: Slot | Refuse) -> None:
+    caller = waiter.owner
+    assert isinstance(caller, _Caller)
+    # Cancelled in this very moment: its own handler gives a granted slot back.
+    if not caller.future.done():
+        caller.future.set_result(outcome)
+
+
+def _time_slept() -> float:
+    """Return how long this machine was suspended since it started, in seconds, up to a constant."""
+    if _boot_clock is not None:
+        return time.clock_gettime(_boot_clock) - time.monotonic()
+    return time.time() - time.monotonic()
