@@ -7,6 +7,7 @@ process keeps the stock dialect. The engine is given back a plain URL afterwards
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 from sqlalchemy import URL, make_url
@@ -39,6 +40,11 @@ class AdaptedURL(URL):
     """A URL that resolves to Forebay's dialect for its driver, or to the stock one where we have none."""
 
     __slots__ = ()
+
+    def _instantiate_plugins(self, kwargs: Mapping[str, Any]) -> tuple[URL, list[Any], dict[str, Any]]:
+        # A CreateEnginePlugin may return another URL, and SQLAlchemy one of its own class without the query's plugins.
+        url, plugins, kwargs = super()._instantiate_plugins(kwargs)
+        return adapted_url(url), plugins, kwargs
 
     def _get_entrypoint(self) -> type[Dialect]:
         registered = super()._get_entrypoint()

@@ -9,6 +9,7 @@ from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, Pool, StaticPool
 from sqlalchemy.util import get_cls_kwargs, get_func_kwargs
 
+from forebay._sqlalchemy.pooled_dialect import PooledDialect, our_pool_class
 from forebay.dialects import ConnectArguments
 from forebay.engine._problems import Problem, near
 from forebay.errors import InvalidOptionError
@@ -62,6 +63,8 @@ def pool_class_of(dialect: type[Dialect], url: Any, options: Mapping[str, Any]) 
     if chosen is None:
         asked: Any = dialect  # a class method that SQLAlchemy's protocol does not list
         chosen = asked.get_pool_class(url) if dialect.is_async else AsyncAdaptedQueuePool
+    if issubclass(dialect, PooledDialect) and isinstance(chosen, type):
+        return our_pool_class(chosen)
     return chosen if isinstance(chosen, type) else None
 
 
@@ -108,7 +111,7 @@ def keyword_problem(
 def _advice(
     name: str, options: Mapping[str, Any], pool_class: type[Pool] | None, accepted: ConnectArguments | None
 ) -> str:
-    of_a_pool = {POOL_NAMES.get(option, option) for option in get_cls_kwargs(AsyncAdaptedQueuePool)}
+    of_a_pool = {POOL_NAMES.get(option, option) for option in get_cls_kwargs(our_pool_class(AsyncAdaptedQueuePool))}
     if name in of_a_pool | {"creator", "async_creator", "poolclass"}:
         return _why_not_taken(name, options, pool_class)
     if name in _OTHER_WORDS:

@@ -1,10 +1,8 @@
-"""The bounds of the pool's options, and which of them fit together."""
+"""Checking the pool's options: the bounds of ``forebay.pool.options``, and what SQLAlchemy has besides."""
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.pool import QueuePool
@@ -12,39 +10,19 @@ from sqlalchemy.pool.base import ResetStyle
 
 from forebay.engine._problems import Problem
 from forebay.errors import ConfigurationError, InvalidOptionError
-
-
-@dataclass(frozen=True, slots=True)
-class _Bound:
-    """What a number must be."""
-
-    must_be: str
-    least: int
-    whole: bool
-    none_allowed: bool = False
-
-    def holds(self, value: object) -> bool:
-        """Tell whether ``value`` is within the bound; True and False are numbers to Python, but not meant as such."""
-        if value is None:
-            return self.none_allowed
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            return False
-        number = float(value)
-        if self.whole and not number.is_integer():
-            return False
-        return number >= self.least  # NaN is not
-
-
-_BOUNDS = {
-    "pool_size": _Bound("a whole number of connections, 0 or more (0: no limit)", 0, whole=True),
-    "max_overflow": _Bound("a whole number of connections, -1 or more (-1: no limit)", -1, whole=True),
-    "pool_timeout": _Bound(
-        "a number of seconds, 0 or more, or None to wait for ever", 0, whole=False, none_allowed=True
-    ),
-    "pool_recycle": _Bound("a number of seconds, -1 or more (-1: never)", -1, whole=False),
-}
+from forebay.pool.options import OPTIONS, problems
 
 _RESETS = ("rollback", "commit", "none", None, True, False, *ResetStyle)
+
+
+class _Shown:
+    """Stands for a value that a message must not repeat, and is shown by its type."""
+
+    def __init__(self, value: object) -> None:
+        self._type = type(value).__qualname__
+
+    def __repr__(self) -> str:
+        return f"<{self._type}>"
 
 
 def coerced(options: Mapping[str, Any], types: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
@@ -59,33 +37,23 @@ def coerced(options: Mapping[str, Any], types: Mapping[str, Callable[[Any], Any]
 
 
 def pool_problems(options: Mapping[str, Any], names: Mapping[str, str]) -> list[Problem]:
-    """Return what is wrong with the numbers in ``options``.
+    """Return what is wrong with the pool's options in ``options``.
 
     Args:
         options: Options by the engine's name for them, coerced.
         names: The engine's name -> the name the caller used, where the two differ.
     """
-    problems = [
-        Problem(InvalidOptionError, f"{names.get(name, name)}={shown(options[name])}: must be {bound.must_be}")
-        for name, bound in _BOUNDS.items()
-        if name in options and not bound.holds(options[name])
-    ]
-    size, overflow = options.get("pool_size"), options.get("max_overflow", -1)
-    if size == 0 and isinstance(overflow, int | float) and overflow >= 0:
-        problems.append(
-            Problem(
-                ConfigurationError,
-                f"pool_size=0 means a pool without limit, which max_overflow={shown(overflow)} contradicts: leave "
-                "max_overflow out, or give pool_size the number of connections to keep (NullPool keeps none)",
-            )
-        )
+    given = {option.name: showable(options[option.name]) for option in OPTIONS if option.name in options}
+    found = []
+    for text in problems(given):
+        name, _, rest = text.partition("=")
+        found.append(Problem(InvalidOptionError, f"{names.get(name, name)}={rest}"))
     reset = options.get("pool_reset_on_return")
     if reset not in _RESETS:
-        used = names.get("pool_reset_on_return", "pool_reset_on_return")
-        problems.append(
-            Problem(ConfigurationError, f"Invalid value for {used!r}: {shown(reset)}; 'rollback', 'commit' or None")
-        )
-    return problems
+        name = names.get("pool_reset_on_return", "pool_reset_on_return")
+        text = f"Invalid value for {name!r}: {showable(reset)!r}; 'rollback', 'commit' or None"
+        found.append(Problem(ConfigurationError, text))
+    return found
 
 
 def pool_class_problem(pool_class: object) -> Problem | None:
@@ -102,10 +70,10 @@ def pool_class_problem(pool_class: object) -> Problem | None:
     return None
 
 
-def shown(value: object) -> str:
-    """Return ``value`` for a message: numbers and short words as they are, anything else by its type alone."""
+def showable(value: Any) -> Any:
+    """Return ``value`` if a message may show it, a number or a short word, else what shows its type alone."""
     if value is None or isinstance(value, bool | int | float):
-        return repr(value)
+        return value
     if isinstance(value, str) and len(value) <= 12 and value.isprintable():
-        return repr(value)
-    return f"<{type(value).__qualname__}>"
+        return value
+    return _Shown(value)

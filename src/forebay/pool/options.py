@@ -269,7 +269,7 @@ def _problem(option: Option, key: str, value: Any) -> str | None:
     if value is None and option.optional:
         return None
     numeric = isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
-    if not numeric or (option.kind is int and value != int(value)):
+    if not numeric or (option.kind is int and not float(value).is_integer()):
         wanted = "a whole number" if option.kind is int else "a number"
         return f"{key}={value!r}: must be {wanted} of {option.unit}{' or None' if option.optional else ''}"
     if option.minimum is not None and value < option.minimum:
