@@ -52,6 +52,7 @@ def main() -> NoReturn:
 
 def _command_group() -> Any:
     """Build the Typer group over ``COMMANDS``; no subcommand module is imported yet."""
+    import rich  # noqa: F401  Typer does without it, the commands do not
     import typer
     import typer.main
 

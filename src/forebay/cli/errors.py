@@ -71,8 +71,10 @@ def reason(error: BaseException) -> str:
 def _innermost(error: BaseException) -> BaseException:
     """Follow SQLAlchemy's ``orig`` and the adapters' ``__cause__`` to the exception the driver raised."""
     for _ in range(8):  # bounded: a cycle of causes is legal in Python
-        inner = getattr(error, "orig", None) or (error.__cause__ if is_database_error(error) else None)
-        if not isinstance(inner, BaseException) or not is_database_error(inner):
+        inner = getattr(error, "orig", None)
+        if inner is None and error.__cause__ is not None and is_database_error(error.__cause__):
+            inner = error.__cause__
+        if not isinstance(inner, BaseException):
             break
         error = inner
     return error

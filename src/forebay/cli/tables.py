@@ -16,8 +16,9 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DropTable
 from forebay.cli.database import Database, open_engine
 from forebay.cli.errors import CliError, Refused, is_database_error, reason
 
-#: Seconds the removal of our tables may take. DROP TABLE waits for other transactions on the table; ours are over.
-DROP_S: Final = 20.0
+#: Seconds the removal of our tables may take (DROP TABLE waits for other transactions on them; ours are over), and the
+#: making of them after a cancel.
+PATIENCE_S: Final = 20.0
 
 
 @contextlib.asynccontextmanager
@@ -30,7 +31,7 @@ async def own_tables(database: Database, engine: AsyncEngine, metadata: MetaData
     itself creates them, and they vanish with it.
 
     Cancellation: safe at any point. A cancel while tables are being created waits until the statement in flight is
-    answered, so it is always known which tables are ours; dropping is not interrupted and takes at most ``DROP_S``
+    answered, so it is always known which tables are ours; dropping is not interrupted and takes at most ``PATIENCE_S``
     seconds.
 
     Raises:
@@ -40,11 +41,11 @@ async def own_tables(database: Database, engine: AsyncEngine, metadata: MetaData
     helper = engine if database.in_memory else open_engine(database, poolclass=NullPool)
     made: list[Table] = []
     try:
-        await _uninterrupted(_create(database, helper, metadata, made))
+        await _uninterrupted(_create(database, helper, metadata, made), "while tables were being made")
         yield
     except BaseException as error:
         try:
-            await _remove(database, engine, helper, made)
+            await _uninterrupted(_remove(database, engine, helper, made), "while tables were being removed")
         except CliError as leftover:
             # Both facts matter: why the run ended and what it had to leave behind.
             if isinstance(error, CliError):
@@ -52,7 +53,7 @@ async def own_tables(database: Database, engine: AsyncEngine, metadata: MetaData
             raise
         raise
     else:
-        await _remove(database, engine, helper, made)
+        await _uninterrupted(_remove(database, engine, helper, made), "while tables were being removed")
 
 
 def existing_tables(connection: Connection, tables: Sequence[Table]) -> list[str]:
@@ -82,7 +83,7 @@ async def _create(database: Database, engine: AsyncEngine, metadata: MetaData, m
             async with engine.begin() as connection:
                 await connection.execute(CreateTable(table))
         except DBAPIError as error:
-            if "exist" in str(error.orig).lower():
+            if "already exists" in str(error.orig).lower():
                 raise _refusal(database, [table.name]) from None  # somebody was faster
             raise database.failure(f"create table {table.name}", error) from None
         made.append(table)
@@ -100,22 +101,33 @@ def _refusal(database: Database, taken: Sequence[str]) -> Refused:
     )
 
 
-async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
-    """Await ``work`` to its end even when the caller is cancelled; the cancel is raised after it."""
+async def _uninterrupted(work: Coroutine[Any, Any, None], doing: str) -> None:
+    """Await ``work`` to its end even when the caller is cancelled, once or repeatedly; the cancel is raised after it.
+
+    Raises:
+        CliError: It had not ended ``PATIENCE_S`` seconds after the cancel, and was given up.
+    """
     running = asyncio.ensure_future(work)
     try:
         await asyncio.shield(running)
     except asyncio.CancelledError:
-        await asyncio.wait([running])
+        loop = asyncio.get_running_loop()
+        end = loop.time() + PATIENCE_S + 1  # what keeps to PATIENCE_S by itself says more when it fails
+        while not running.done() and loop.time() < end:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([running], timeout=end - loop.time())
+        if not running.done():
+            running.cancel()
+            raise CliError(f"interrupted, but the server did not answer within {PATIENCE_S:g} s {doing}") from None
         if not running.cancelled():
-            running.exception()  # retrieved: the cancel is what ends this run
+            running.result()  # raises what went wrong meanwhile: it says more than the cancel
         raise
 
 
 async def _remove(database: Database, engine: AsyncEngine, helper: AsyncEngine, made: list[Table]) -> None:
-    """Close the engine's connections and drop our tables, in ``DROP_S`` seconds at most."""
+    """Close the engine's connections and drop our tables, in ``PATIENCE_S`` seconds at most."""
     try:
-        async with asyncio.timeout(DROP_S):
+        async with asyncio.timeout(PATIENCE_S):
             await engine.dispose()
             if database.in_memory:
                 return
@@ -127,6 +139,8 @@ async def _remove(database: Database, engine: AsyncEngine, helper: AsyncEngine, 
     except Exception as error:
         if not is_database_error(error):
             raise
+        if not made:
+            return  # all gone; only a goodbye failed
         left = [table.name for table in made]
         raise CliError(
             f"could not remove {', '.join(left)} from {database.label}: {database.scrub(reason(error))}. "

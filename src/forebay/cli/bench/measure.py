@@ -18,8 +18,10 @@ from forebay.cli.errors import CliError
 ROUNDS, ROUNDS_MIN = 15, 3
 #: Seconds one sample should take: long against the clock and a context switch, short against the machine's moods.
 SAMPLE_S_MIN, SAMPLE_S_MAX = 0.01, 0.25
-#: Seconds of warm-up a cell gets: caches of compiled statements, prepared statements, plans.
+#: Seconds of warm-up a cell gets: caches of compiled statements, prepared statements, plans. Less in a short run.
 WARM_UP_S: Final = 0.05
+#: The part of all its time a run spends on warming up, at most.
+WARM_UP_SHARE: Final = 0.1
 #: Operations per task in the warm-up, at least.
 WARM_UP_OPERATIONS: Final = 3
 
@@ -106,11 +108,12 @@ async def measure(
     end = perf_counter() + seconds
     count = sum(len(row.cells) for row in rows)
     keys = random.Random(1).choices(range(1, ROWS + 1), k=997)
+    warm_up_s = min(WARM_UP_S, seconds * WARM_UP_SHARE / count)
     per_operation: dict[int, float] = {}
     for number, row in enumerate(rows):
         await _agree(row, keys[number])
         for cell in row.cells:
-            per_operation[id(cell)] = await _warm_up(cell.operation, keys, tasks)
+            per_operation[id(cell)] = await _warm_up(cell.operation, keys, tasks, warm_up_s)
     sample_s = min(SAMPLE_S_MAX, max(SAMPLE_S_MIN, (end - perf_counter()) / (count * ROUNDS)))
     for row in rows:
         for cell in row.cells:
@@ -168,10 +171,10 @@ async def _agree(row: Row, key: int) -> None:
         raise CliError(f"BUG: {row.kind.name}: the contenders disagree: {dict(results)}")
 
 
-async def _warm_up(operation: Operation, keys: Sequence[int], tasks: int) -> float:
-    """Run an operation until it is warm and return its seconds per operation."""
+async def _warm_up(operation: Operation, keys: Sequence[int], tasks: int, seconds: float) -> float:
+    """Run an operation for some seconds, so that it is warm, and return its seconds per operation."""
     await sample(operation, keys, tasks, WARM_UP_OPERATIONS, 0)
-    end = perf_counter() + WARM_UP_S
+    end = perf_counter() + seconds
     seen: list[float] = []
     while not seen or perf_counter() < end:
         per_operation, _ = await sample(operation, keys, tasks, WARM_UP_OPERATIONS, len(seen))

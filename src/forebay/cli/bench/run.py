@@ -84,7 +84,7 @@ async def run_bench(url: str | None, *, seconds: float, tasks: int | None, pre_p
             async with own_tables(database, our_engine, Base.metadata), AsyncExitStack() as stack:
                 with database.explaining("fill the tables"):
                     await fill(our_engine)
-                contenders = await _contenders(database, our_engine, options, tasks, stack)
+                contenders = await open_contenders(database, our_engine, options, tasks, stack)
                 rows = rows_for(KINDS, contenders)
                 with _progress(quiet) as progress, database.explaining("run the benchmark"):
                     bar = progress.add_task("measuring", total=None)
@@ -96,7 +96,7 @@ async def run_bench(url: str | None, *, seconds: float, tasks: int | None, pre_p
     return BenchResult(database, server, tasks, pre_ping, rounds, contenders, rows)
 
 
-async def _contenders(
+async def open_contenders(
     database: Database, our_engine: AsyncEngine, options: dict[str, Any], tasks: int, stack: AsyncExitStack
 ) -> list[Contender]:
     """Open stock and the raw driver beside our engine; the stack closes them."""

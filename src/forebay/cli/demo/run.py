@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from forebay.cli._engine import AsyncSession, async_sessionmaker
 from forebay.cli.database import Database, chosen_database, open_engine, server_version
@@ -73,23 +73,23 @@ async def run_demo(url: str | None, options: Options) -> DemoResult:
             async with own_tables(database, engine, Base.metadata):
                 sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(engine, expire_on_commit=False)
                 with _progress(options.quiet) as progress:
-                    bar = progress.add_task("loading orders", total=options.orders)
+                    loading = progress.add_task("loading orders", total=options.orders, unit="orders")
                     began = perf_counter()
                     with database.explaining("load the orders"):
                         shop = await load(
                             sessions,
                             options.orders,
                             random.Random(options.seed),
-                            lambda rows: progress.advance(bar, rows),
+                            lambda rows: progress.advance(loading, rows),
                         )
                     load_s = perf_counter() - began
                     traffic = Traffic(sessions, shop, sales_upsert(database.backend))
-                    bar = progress.add_task("traffic, seconds", total=round(options.seconds, 1))
+                    running = progress.add_task("traffic", total=options.seconds, unit="s")
                     await traffic.run(
                         options.seconds,
                         options.tasks,
                         options.seed,
-                        lambda elapsed, done: progress.update(bar, completed=round(min(elapsed, options.seconds), 1)),
+                        lambda elapsed, done: progress.update(running, completed=min(elapsed, options.seconds)),
                     )
                 pool = pool_facts(engine)
                 checked_out: int = engine.pool.checkedout()  # type: ignore[attr-defined]
@@ -119,9 +119,9 @@ def _one_connection() -> dict[str, Any]:
 
 def _progress(quiet: bool) -> Progress:
     return Progress(
-        TextColumn("{task.description:<17}"),
+        TextColumn("{task.description:<14}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f} {task.fields[unit]}"),
         TimeElapsedColumn(),
         console=stderr(),
         disable=quiet,
