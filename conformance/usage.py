@@ -71,7 +71,6 @@ def install(counters: Counters, *, synchronous: bool) -> None:
     forebay.install()
     if synchronous:
         _register_dialects()
-        _map_pool_classes()
     counters.installed = True
 
 
@@ -119,12 +118,23 @@ def pool_classes() -> list[type[Any]]:
 
 
 def is_ours(cls: type[Any]) -> bool:
-    """Tell whether Forebay defines ``cls``."""
-    return cls.__module__.split(".", 1)[0] == "forebay"
+    """Tell whether Forebay defines ``cls``, or a class it is derived from.
+
+    ``__module__`` alone does not tell: our pool gives SQLAlchemy's, so that log levels set by name keep working.
+    """
+    return any(
+        _of_forebay(base.__module__)
+        or any(_of_forebay(value.__globals__["__name__"]) for value in vars(base).values() if inspect.isfunction(value))
+        for base in cls.__mro__
+    )
+
+
+def _of_forebay(module: str) -> bool:
+    return module.split(".", 1)[0] == "forebay"
 
 
 def _register_dialects() -> None:
-    """Have SQLAlchemy's registry answer with our dialects for unchanged URLs."""
+    """Have SQLAlchemy's registry answer with our dialects for unchanged URLs; they choose our pool."""
     from sqlalchemy.dialects import registry
 
     from forebay.dialects._registry import adapted_names
@@ -132,26 +142,9 @@ def _register_dialects() -> None:
     for module, name in adapted_names().values():
         ours = getattr(import_module(module), name)
         registry.register(f"{ours.name}.{ours.driver}", module, name)
-
-
-def _map_pool_classes() -> None:
-    """Have an async dialect name our pool class where it would name the stock one ours is derived from.
-
-    Only the exact class is replaced, and only when the dialect chooses: a test that passes ``poolclass`` wants that.
-    """
-    from sqlalchemy.engine.default import DefaultDialect
-
-    ours = {next(base for base in cls.__mro__ if not is_ours(base)): cls for cls in pool_classes()}
-    if not ours:
-        return
-    original = DefaultDialect.get_dialect_pool_class
-
-    @functools.wraps(original)
-    def mapped(self: Any, url: Any) -> Any:
-        chosen = original(self, url)
-        return ours.get(chosen, chosen) if self.is_async else chosen
-
-    DefaultDialect.get_dialect_pool_class = mapped  # type: ignore[method-assign]
+        # What SQLAlchemy's tests do differently for each database is found beside the module of the dialect, which
+        # for ours is another one.
+        next(base for base in ours.__mro__ if not is_ours(base)).load_provisioning()
 
 
 def _dialect_layer_classes() -> Iterator[type[Any]]:
