@@ -17,7 +17,7 @@ from forebay.pool._core.budget import Budget, Notify
 from forebay.pool._core.config import CoreConfig
 from forebay.pool._core.connecting import ConnectPolicy
 from forebay.pool._core.effects import CancelOpen, Close, Effect, Grant, Open, Refuse
-from forebay.pool._core.errors import CoreBug, Misuse
+from forebay.pool._core.errors import CoreBug, IllegalInput, Misuse
 from forebay.pool._core.slot import Slot
 from forebay.pool._core.state import (
     LATE,
@@ -37,8 +37,6 @@ __all__ = ["HISTORY", "Books", "step"]
 
 #: Inputs kept for the report of a bug.
 HISTORY: Final = 64
-
-_OPEN: Final = frozenset({SlotState.IDLE, SlotState.LENT, SlotState.PINGING, SlotState.RESETTING})
 
 #: Inputs that come from the borrower of a connection; when they are illegal it is not our bug.
 _FROM_BORROWER: Final = frozenset(
@@ -173,7 +171,7 @@ class Books:
 
         Raises:
             Misuse: A borrower did what cannot be right.
-            CoreBug: We did.
+            IllegalInput: We did.
         """
         if slot.home is not self:
             raise Misuse(f"{input.value}: {slot!r} belongs to another pool")
@@ -184,7 +182,7 @@ class Books:
         what = f"{input.value} is not possible for slot {slot.id}, which is {slot.state.value}"
         if input in _FROM_BORROWER:
             raise Misuse(what)
-        raise CoreBug(what, tuple(self.history))
+        raise IllegalInput(what, tuple(self.history))
 
     # -- slots -----------------------------------------------------------------------------------------------------
 
@@ -232,8 +230,6 @@ class Books:
     def _close(self, slot: Slot, reason: CloseReason, graceful: bool) -> None:
         """Begin to close an open connection that nobody owns any more."""
         self._not_live(slot)
-        if slot.state is SlotState.RESETTING:
-            self._resetting -= 1
         self._unlink(slot)
         self._mark_closing(slot, reason, graceful)
         self._effects.append(Close(slot, reason, graceful))
@@ -261,7 +257,7 @@ class Books:
 
     def _not_live(self, slot: Slot) -> None:
         """Stop counting on an open connection; called before whatever makes it useless is noted on the slot."""
-        if slot.generation == self.generation and slot.doom is None and slot.state in _OPEN:
+        if slot.generation == self.generation and slot.doom is None:
             self.live -= 1
 
     def _unlink(self, slot: Slot) -> None:

@@ -141,7 +141,8 @@ class Budget:
     @property
     def free(self) -> int:
         """Units nobody has taken, ≥ 0."""
-        return max(0, self._cap - self.used)
+        with self._lock:
+            return max(0, self._cap - self.used)
 
     @property
     def cores(self) -> int:
@@ -194,7 +195,12 @@ class Budget:
         with self._lock:
             if seat.credit:
                 seat.credit -= 1
-                return True
+                if self.used <= self._cap:
+                    return True
+                # The limit was lowered after the unit was handed over. Nobody can be handed it now: used ≥ limit still.
+                seat.held -= 1
+                self._distribute(1)
+                return False
             if self.used >= self._cap or seat.left:
                 return False
             self.used += 1

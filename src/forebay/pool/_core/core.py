@@ -39,7 +39,7 @@ from forebay.pool._core.books import step
 from forebay.pool._core.budget import Budget, BudgetSignal, Notify
 from forebay.pool._core.config import CoreConfig
 from forebay.pool._core.effects import Close, Effect
-from forebay.pool._core.errors import CoreBug, LimitReached, Misuse, PoolClosed, TooManyWaiting
+from forebay.pool._core.errors import LimitReached, Misuse, PoolClosed, TooManyWaiting
 from forebay.pool._core.slot import Slot
 from forebay.pool._core.state import (
     CloseReason,
@@ -263,8 +263,6 @@ class Core(Upkeep):
         """
         if not self._legal(slot, SlotInput.OPENED):
             slot.taken_from = None
-            if slot.state is SlotState.GONE:
-                raise CoreBug(f"slot {slot.id} opened after it was reported gone", tuple(self.history))
             self._effects.append(Close(slot, CloseReason.CANCELLED, graceful=False))
             return
         self.in_flight -= 1
@@ -439,8 +437,8 @@ class Core(Upkeep):
         if not self._legal(slot, SlotInput.RESET_DONE):
             slot.taken_from = None
             return
+        self._resetting -= 1
         if ok:
-            self._resetting -= 1
             self._place(now, slot)
         else:
             self._close(slot, CloseReason.RESET_FAILED, graceful=False)
@@ -450,6 +448,8 @@ class Core(Upkeep):
         if slot.state is _IDLE:
             self._close_idle(slot, reason, graceful)
             return
+        if slot.state is SlotState.RESETTING:
+            self._resetting -= 1
         if slot.owner is not None:
             self._end_lease(now, slot)
         self._close(slot, reason, graceful)

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["CoreBug", "CoreError", "InvalidConfig", "LimitReached", "Misuse", "PoolClosed", "TooManyWaiting"]
+__all__ = [
+    "CoreBug",
+    "CoreError",
+    "IllegalInput",
+    "InvalidConfig",
+    "LimitReached",
+    "Misuse",
+    "PoolClosed",
+    "TooManyWaiting",
+]
 
 
 class CoreError(Exception):
@@ -28,6 +37,10 @@ class CoreBug(CoreError):
         lines = "".join(f"\n    {entry!r}" for entry in history)
         super().__init__(f"BUG: {message}" + (f"\n  last inputs, oldest first:{lines}" if lines else ""))
         self.history = history
+
+
+class IllegalInput(CoreBug):
+    """A fact was reported that cannot be: the shell and the core disagree about a slot."""
 
 
 class PoolClosed(CoreError):

@@ -1,0 +1,353 @@
+"""A second pair of eyes: what the pool must look like, worked out from inputs and effects alone.
+
+The core's own books could be consistently wrong. The witness keeps its own, much simpler ones, by watching what goes in
+and what comes out: which sockets exist, who holds them, who waits in which order. It knows the rules of the pool but
+none of its code.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from forebay.pool._core import (
+    CancelOpen,
+    Close,
+    CloseReason,
+    ConnectFailure,
+    Core,
+    Effect,
+    Grant,
+    Open,
+    Refuse,
+    RefuseReason,
+    Slot,
+    Waiter,
+)
+
+__all__ = ["Socket", "Tally", "Violation", "Witness"]
+
+
+class Violation(AssertionError):
+    """The pool broke a rule."""
+
+
+class Tally:
+    """All sockets of a process, over all cores that share a budget.
+
+    Attributes:
+        limit: Sockets there may be, or ``None``.
+        total: Sockets there are: open, connecting and closing.
+        cores: Cores that share it.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        self.limit = limit
+        self.total = 0
+        self.cores = 1
+
+    def add(self) -> None:
+        """Count a connect that begins; nothing else makes a socket."""
+        self.total += 1
+        if self.limit is not None and self.total > self.limit:
+            raise Violation(f"I1: {self.total} sockets, limit {self.limit}")
+
+
+@dataclass(slots=True)
+class Socket:
+    """One connection as seen from outside."""
+
+    generation: int
+    status: str = "connecting"  # or "open", "closing"
+    holder: object = None
+    busy: bool = False  # the pool pings or resets it
+    asked_at: float = 0.0
+    opened_at: float = 0.0
+    condemned: bool = False  # lost, or doomed while in use
+
+    @property
+    def free(self) -> bool:
+        return self.status == "open" and self.holder is None and not self.busy
+
+
+class Witness:
+    """Watches one core.
+
+    Args:
+        core: The core; only its options are read.
+        tally: Shared with the witnesses of the other cores on the same budget.
+    """
+
+    def __init__(self, core: Core, tally: Tally) -> None:
+        self.config = core.config
+        self.pool_size = core.pool_size
+        self.tally = tally
+        self.sockets: dict[int, Socket] = {}
+        self.queue: list[Waiter] = []
+        self.generation = 1
+        self.failures = 0
+        self.filling = False
+        self.closed = False
+        self._expected_refusals: set[Waiter] | None = None
+
+    @property
+    def live(self) -> int:
+        """Open connections that will serve somebody again."""
+        return sum(
+            socket.status == "open" and socket.generation == self.generation and not socket.condemned
+            for socket in self.sockets.values()
+        )
+
+    @property
+    def connecting(self) -> int:
+        """Connects in flight."""
+        return sum(socket.status == "connecting" for socket in self.sockets.values())
+
+    def observe(self, now: float, name: str, args: tuple[Any, ...], result: Any, effects: list[Effect]) -> None:
+        """Take in one step.
+
+        Raises:
+            Violation: The step broke a rule.
+        """
+        self._expected_refusals = None
+        handler = getattr(self, f"_on_{name}", None)
+        if handler is not None:
+            handler(now, args, result)
+        for effect in effects:
+            self._effect(now, name, args, effect)
+        if name == "open_failed" and self._expected_refusals:
+            raise Violation(f"not told of the failed connect: {self._expected_refusals}")
+        # An acquire that finds nothing is no step: the timer due at this very moment comes next.
+        self._at_rest(now if name != "acquire" else -math.inf)
+
+    # -- inputs ------------------------------------------------------------------------------------------------------
+
+    def _on_acquire(self, now: float, args: tuple[Any, ...], slot: Slot | None) -> None:
+        if slot is None:
+            return
+        if self.queue:
+            raise Violation(f"I6: a newcomer was served before {self.queue[0]}")
+        self._take(now, slot, args[0], now)
+
+    def _on_wait(self, now: float, args: tuple[Any, ...], waiter: Waiter) -> None:
+        self.queue.append(waiter)
+
+    _on_wait_nowait = _on_wait
+
+    def _on_abandon(self, now: float, args: tuple[Any, ...], result: object) -> None:
+        (waiter,) = args
+        if waiter in self.queue:
+            self.queue.remove(waiter)
+            return
+        for socket in self.sockets.values():
+            if socket.holder is not None and socket.holder == waiter.owner:
+                socket.holder = None
+
+    def _on_release(self, now: float, args: tuple[Any, ...], result: object) -> None:
+        self._let_go(args[0])
+
+    _on_invalidate = _on_release
+
+    def _on_replace(self, now: float, args: tuple[Any, ...], waiter: Waiter) -> None:
+        slot = args[0]
+        socket = self.sockets.get(slot.id)
+        asked_at = slot.asked_at if socket is None else socket.asked_at
+        self._let_go(slot)
+        place = next((i for i, other in enumerate(self.queue) if other.asked_at > asked_at), len(self.queue))
+        self.queue.insert(place, waiter)
+
+    def _on_detach(self, now: float, args: tuple[Any, ...], result: object) -> None:
+        self._remove(args[0])
+
+    def _on_closed(self, now: float, args: tuple[Any, ...], result: object) -> None:
+        self._remove(args[0])
+
+    def _on_opened(self, now: float, args: tuple[Any, ...], result: object) -> None:
+        socket = self.sockets[args[0].id]
+        if socket.status == "connecting":
+            socket.status = "open"
+            socket.opened_at = now
+            self.failures = 0
+
+    def _on_open_failed(self, now: float, args: tuple[Any, ...], result: object) -> None:
+        slot, kind, _ = args
+        called_off = self.sockets[slot.id].status == "closing"
+        self._remove(slot)
+        if called_off:
+            return
+        self.failures += 1
+        self.filling = False
+        if self.live:
+            told = [] if kind is ConnectFailure.CAPACITY else self.queue[:1]
+        elif self.failures == 1 and kind is not ConnectFailure.PERMANENT:
+            told = self.queue[:1]
+        else:
+            told = self.queue[:]
+        self._expected_refusals = set(told)
+
+    def _on_lost(self, now: float, args: tuple[Any, ...], result: object) -> None:
+        self._condemn(args[0])
+
+    _on_doom = _on_lost
+
+    def _on_ping_started(self, now: float, args: tuple[Any, ...], result: object) -> None:
+        socket = self.sockets[args[0].id]
+        socket.busy = socket.holder is None
+
+    def _on_ping_ok(self, now: float, args: tuple[Any, ...], result: bool) -> None:
+        socket = self.sockets.get(args[0].id)
+        if socket is not None:
+            socket.busy = False
+
+    def _on_reset_started(self, now: float, args: tuple[Any, ...], result: object) -> None:
+        socket = self.sockets[args[0].id]
+        socket.holder = None
+        socket.busy = True
+
+    def _on_reset_done(self, now: float, args: tuple[Any, ...], result: object) -> None:
+        socket = self.sockets.get(args[0].id)
+        if socket is not None:
+            socket.busy = False
+
+    def _on_sweep(self, now: float, args: tuple[Any, ...], begun: bool) -> None:
+        if begun:
+            self.generation += 1
+
+    def _on_clear(self, now: float, args: tuple[Any, ...], result: object) -> None:
+        self.generation += 1
+        self.failures = 0
+        self.filling = False
+
+    def _on_drain(self, now: float, args: tuple[Any, ...], result: object) -> None:
+        self._on_clear(now, args, result)
+        self.closed = True
+
+    def _on_close(self, now: float, args: tuple[Any, ...], result: object) -> None:
+        self._on_drain(now, args, result)
+        self._on_terminate_all(now, args, result)
+
+    def _on_terminate_all(self, now: float, args: tuple[Any, ...], result: object) -> None:
+        for socket in self.sockets.values():
+            socket.holder = None
+            socket.busy = False
+
+    def _on_resize(self, now: float, args: tuple[Any, ...], result: object) -> None:
+        self.pool_size, max_overflow = args
+        self.tally.limit = None if self.pool_size == 0 or max_overflow == -1 else self.pool_size + max_overflow
+
+    def _on_fill(self, now: float, args: tuple[Any, ...], result: object) -> None:
+        self.filling = True
+
+    # -- effects -----------------------------------------------------------------------------------------------------
+
+    def _effect(self, now: float, name: str, args: tuple[Any, ...], effect: Effect) -> None:
+        match effect:
+            case Open(slot, waiter):
+                self._check_connect(waiter)
+                self.sockets[slot.id] = Socket(self.generation)
+                self.tally.add()
+            case CancelOpen(slot):
+                if self.sockets[slot.id].status != "connecting":
+                    raise Violation(f"connect of {slot} called off, but it is {self.sockets[slot.id].status}")
+                self.sockets[slot.id].status = "closing"
+            case Grant(waiter, slot):
+                if not self.queue or self.queue[0] is not waiter:
+                    raise Violation(f"I6: {waiter} was served, the queue was {self.queue}")
+                del self.queue[0]
+                if waiter.deadline is not None and waiter.deadline <= now:
+                    raise Violation(f"I8: {waiter} was served at {now:.6g}, after its deadline")
+                self._take(now, slot, waiter.owner, waiter.asked_at)
+            case Refuse():
+                self._check_refusal(now, name, args, effect)
+            case Close(slot, reason, graceful):
+                socket = self.sockets[slot.id]
+                called_off = name == "opened" and socket.status == "closing" and reason is CloseReason.CANCELLED
+                if socket.status != "open" and not called_off and graceful:
+                    raise Violation(f"{slot} closed while {socket.status}")
+                if socket.holder is not None:
+                    raise Violation(f"I2: {slot} closed under {socket.holder!r}")
+                socket.status = "closing"
+            case _:
+                self.filling = False
+
+    def _check_connect(self, waiter: Waiter | None) -> None:
+        in_flight = self.connecting
+        if self.closed:
+            raise Violation("a connect began in a closed pool")
+        if in_flight >= self.config.connect_in_flight_max:
+            raise Violation(f"{in_flight} connects in flight and one more began")
+        if self.failures and in_flight:
+            raise Violation(f"{self.failures} connects failed in a row, {in_flight} in flight, and one more began")
+        upkeep = self.config.min_idle or self.config.lifetime_s is not None or self.filling
+        if in_flight >= len(self.queue) and not upkeep:
+            raise Violation(f"a connect began for nobody: {in_flight} in flight, {len(self.queue)} waiting")
+        if waiter is not None and waiter not in self.queue:
+            raise Violation(f"a connect began in the context of {waiter}, who does not wait")
+
+    def _check_refusal(self, now: float, name: str, args: tuple[Any, ...], refusal: Refuse) -> None:
+        waiter = refusal.waiter
+        if waiter not in self.queue:
+            raise Violation(f"I5: {waiter} was refused, but does not wait")
+        self.queue.remove(waiter)
+        match refusal.reason:
+            case RefuseReason.TIMEOUT:
+                if waiter.deadline is None or waiter.deadline > now:
+                    raise Violation(f"{waiter} timed out at {now:.6g}, too early")
+            case RefuseReason.CONNECT_FAILED:
+                if self._expected_refusals is None or refusal.error is not args[2]:
+                    raise Violation(f"{waiter} was told of a connect failure that did not just happen")
+                if waiter not in self._expected_refusals and not (waiter.nowait and self.live):
+                    raise Violation(f"{waiter} was told of a connect failure that did not concern it")
+                self._expected_refusals.discard(waiter)
+            case RefuseReason.CLOSED:
+                if name not in {"clear", "drain", "close"} and not self.closed:
+                    raise Violation(f"{waiter} was refused as by a closed pool in {name}")
+            case RefuseReason.LIMIT:
+                if not waiter.nowait:
+                    raise Violation(f"{waiter} has patience and was refused for the limit")
+
+    # -- books -------------------------------------------------------------------------------------------------------
+
+    def _take(self, now: float, slot: Slot, owner: object, asked_at: float) -> None:
+        socket = self.sockets.get(slot.id)
+        if socket is None or not socket.free:
+            raise Violation(f"I2: {slot} was lent to {owner!r}, but it is {socket}")
+        if socket.generation != self.generation or socket.condemned:
+            raise Violation(f"{slot} was lent, but it is stale, lost or doomed")
+        if self.config.lifetime_s is not None and now >= socket.opened_at + self.config.lifetime_s:
+            raise Violation(f"{slot} was lent beyond its lifetime")
+        if any(other.holder == owner for other in self.sockets.values()):
+            raise Violation(f"I5: {owner!r} holds two connections")
+        socket.holder = owner
+        socket.asked_at = asked_at
+
+    def _let_go(self, slot: Slot) -> None:
+        socket = self.sockets.get(slot.id)
+        if socket is not None:
+            socket.holder = None
+            socket.busy = False
+
+    def _condemn(self, slot: Slot) -> None:
+        socket = self.sockets.get(slot.id)
+        if socket is not None and not socket.free:
+            socket.condemned = True
+
+    def _remove(self, slot: Slot) -> None:
+        del self.sockets[slot.id]
+        self.tally.total -= 1
+
+    def _at_rest(self, now: float) -> None:
+        free = 0
+        for id, socket in self.sockets.items():
+            if socket.free:
+                free += 1
+                if socket.generation != self.generation or socket.condemned or self.closed:
+                    raise Violation(f"slot {id} idles, but it is stale, lost or doomed, or the pool is closed")
+        if free and self.queue:
+            raise Violation(f"I3: {free} idle while {len(self.queue)} wait")
+        if self.tally.cores == 1 and 0 < self.pool_size < free and not self.config.overflow_grace_s:
+            raise Violation(f"{free} idle, pool_size {self.pool_size}")
+        for waiter in self.queue:
+            if waiter.deadline is not None and waiter.deadline <= now:
+                raise Violation(f"I8: {waiter} still waits at {now:.6g}")
