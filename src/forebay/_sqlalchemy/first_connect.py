@@ -1,8 +1,8 @@
 """One connection at a time through the ``connect`` event until it has gone through once.
 
-SQLAlchemy initialises a dialect in a ``connect`` listener that acts only on the first connection. It guards that with one
-``asyncio.Lock``, which belongs to one event loop; several loops that meet a cold engine fail. This gate is for any number of
-loops and threads.
+SQLAlchemy initialises a dialect in a ``connect`` listener that acts only on the first connection. It guards that with
+one ``asyncio.Lock``, which belongs to one event loop; several loops that meet a cold engine fail. This gate is for
+any number of loops and threads.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Who holds a connection: the task, and the line of the user's code that checked it out.
 
-Found for every checkout, so that an exhausted pool can say who has it without having been asked beforehand. Only a task, a
+So that an exhausted pool can say who has it without having been asked beforehand. The task is noted for every
+checkout, the line once half of the limit is in use: finding it costs as much as the checkout itself. Only a task, a
 code object and a line number are kept: no frame, so no local variable lives longer for it.
 """
 
@@ -35,12 +36,14 @@ class Holder(NamedTuple):
     line: int
 
 
-def holder_here() -> Holder:
-    """Return the running task and the innermost frame that belongs to neither SQLAlchemy nor Forebay."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:
-        task = None
+def holder_here(loop: asyncio.AbstractEventLoop, exact: bool) -> Holder | asyncio.Task[Any] | None:
+    """Return who is checking a connection out: the running task, and where it does so if ``exact``.
+
+    The place is that of the innermost frame that belongs to neither SQLAlchemy nor Forebay.
+    """
+    task = asyncio.current_task(loop)
+    if not exact:
+        return task
     frame: FrameType | None = sys._getframe(2)
     left = greenlet.getcurrent().parent
     for _ in range(_MOST_FRAMES):
@@ -61,16 +64,23 @@ def holder_here() -> Holder:
     return Holder(task, None, 0)
 
 
-def described(seconds: float, holder: Holder | None) -> str:
-    """Describe a checkout in words: how long ago, where, and by which task."""
+def described(seconds: float, holder: Holder | asyncio.Task[Any] | None) -> str:
+    """Describe a checkout in words: how long ago, from where, by which task, and where that task is now."""
     text = f"{seconds:.1f} s"
-    if holder is None:
-        return text
-    if holder.code is not None:
+    task = holder.task if isinstance(holder, Holder) else holder
+    if isinstance(holder, Holder) and holder.code is not None:
         text += f" from {_short(holder.code.co_filename)}:{holder.line} in {holder.code.co_name}"
-    if holder.task is not None:
-        text += f" (task {holder.task.get_name()!r}{', done' if holder.task.done() else ''})"
+    if task is not None:
+        text += f" (task {task.get_name()!r}{_whereabouts(task)})"
     return text
+
+
+def _whereabouts(task: asyncio.Task[Any]) -> str:
+    if task.done():
+        return ", done"
+    # The outermost frames come first; the last one of the user's is where it waits.
+    places = [frame for frame in task.get_stack() if not _is_ours(frame.f_code.co_filename)]
+    return f", now at {_short(places[-1].f_code.co_filename)}:{places[-1].f_lineno}" if places else ""
 
 
 def _is_ours(filename: str) -> bool:

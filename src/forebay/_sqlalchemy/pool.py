@@ -1,8 +1,8 @@
 """Forebay's pool as SQLAlchemy's engine sees it.
 
 One object faces the engine. Behind it is a :class:`~forebay.pool.shell.Shell` per running event loop, and one budget
-that all of them draw on. This file translates: the host's calls into inputs of the core, the core's reasons into SQLAlchemy's
-events, log lines and exceptions.
+that all of them draw on. This file translates: the host's calls into inputs of the core, the core's reasons into
+SQLAlchemy's events, log lines and exceptions.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from sqlalchemy.pool import Pool, PoolProxiedConnection
 
 from forebay._sqlalchemy.first_connect import FirstConnectGate
 from forebay._sqlalchemy.greenlets import await_, greenlet_spawn, in_greenlet
-from forebay._sqlalchemy.pool_entry import ProxiedConnection, Record
 from forebay._sqlalchemy.holders import described, holder_here
+from forebay._sqlalchemy.pool_entry import ProxiedConnection, Record
 from forebay._sqlalchemy.pool_errors import connect_failure, refusal_error, turned_away
 from forebay.errors import InvalidOptionError, PoolUsageError
 from forebay.pool import Budget, ConnectFailure, CoreConfig, PoolStatistics, Refuse, Slot, summed
@@ -108,6 +108,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         self._timeout = timeout
         self._use_lifo = use_lifo
         self._ping_timeout_s = pool_ping_timeout
+        self.reset_timeout_s = pool_reset_timeout
         self._max_overflow_given = max_overflow
         self._budget = Budget(pool_size, max_overflow)
         self._gate = FirstConnectGate()
@@ -130,7 +131,8 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
             sqlalchemy.exc.MissingGreenlet: No connection is idle and the caller is not in a greenlet.
             BaseException: What a failed connect raised.
 
-        Cancellation: safe; a connection not yet handed over goes to the next caller, a connect under way goes on for it.
+        Cancellation: safe; a connection not yet handed over goes to the next caller, a connect under way goes on for
+        it.
         """
         shell = self._recent
         if shell is None or shell.loop is not _running_loop() or self._forks != _Forks.count:
@@ -144,13 +146,40 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         echo = self._should_log_debug()
         proxied = ProxiedConnection(self, record.dbapi_connection, record, echo)
         record.fairy_ref = weakref.ref(proxied)
-        record.holder = holder_here()
+        record.holder = holder_here(shell.loop, exact=shell.is_busy)
         if echo:
             self.logger.debug("Connection %r checked out from pool", record.dbapi_connection)
-        slot = cast(Slot, record.slot)
-        if self._pre_ping or slot.suspect or self.dispatch.checkout:
+        if self._pre_ping or record.slot.suspect or self.dispatch.checkout:
+            if not in_greenlet():
+                # What follows may wait. Put back as if never taken; the caller is told to come again in a greenlet.
+                proxied._let_go()
+                record.fairy_ref = record.holder = None
+                shell.checkin(record.slot)
+                await_(_nothing())
             self._verify(shell, proxied, deadline)
         return proxied
+
+    def may_lend_now(self) -> bool:
+        """Tell whether :meth:`connect` will most likely not wait: a connection is idle, nothing is to be asked."""
+        shell = self._recent
+        return (
+            shell is not None
+            and shell.loop is _running_loop()
+            and bool(shell.core.idle)
+            and not self._pre_ping
+            and self._forks == _Forks.count
+            and not self.dispatch.checkout
+        )
+
+    def may_take_back_now(self, proxied: ProxiedConnection) -> bool:
+        """Tell whether closing ``proxied`` needs no I/O and no greenlet: no transaction is open and nobody listens."""
+        record = proxied._connection_record
+        return (
+            record is not None
+            and proxied.dbapi_connection is not None
+            and record.at_rest()
+            and proxied._nothing_to_do(self, record, False)
+        )
 
     def _wait_for(self, shell: Shell, instead_of: Slot | None, timeout_s: float) -> Record:
         try:
@@ -166,7 +195,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         for _attempt in range(2):
             fresh, record.fresh = record.fresh, False
             try:
-                if (self._pre_ping or cast(Slot, record.slot).suspect) and not self._is_alive(shell, proxied, fresh):
+                if (self._pre_ping or record.slot.suspect) and not self._is_alive(shell, proxied, fresh):
                     raise exc.InvalidatePoolError()
                 self.dispatch.checkout(proxied.dbapi_connection, record, proxied)
                 return
@@ -177,7 +206,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
                     else f"individual connection {proxied.dbapi_connection}"
                 )
                 self.logger.info("Disconnection detected on checkout, invalidating %s (reason: %r)", which, error)
-                slot = cast(Slot, record.slot)
+                slot = record.slot
                 try:
                     record.drop(error)
                     if error.invalidate_pool:
@@ -226,7 +255,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         finally:
             watchdog.cancel()
         if alive and not late:
-            cast(Slot, cast(Record, proxied._connection_record).slot).suspect = False
+            cast(Record, proxied._connection_record).slot.suspect = False
             return True
         if late:
             shell.ping_failed()
@@ -459,8 +488,8 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
     def dispose(self) -> None:
         """Close what is idle, refuse who waits; what is checked out is closed when it comes back.
 
-        In a greenlet this waits until the idle connections have said good-bye, each at most ``pool_close_timeout``. Outside
-        it drops them at once. Loops other than the running one are told and not waited for.
+        In a greenlet this waits until the idle connections have said good-bye, each at most ``pool_close_timeout``.
+        Outside it drops them at once. Loops other than the running one are told and not waited for.
         """
         self._disposed = True
         if self._forks != _Forks.count:
@@ -483,7 +512,10 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         self.logger.info("Pool disposed. %s", self.status())
 
     def recreate(self) -> AsyncAdaptedQueuePool:
-        """Return a new, empty pool with the same options; what is still open in a disposed one counts against its limit."""
+        """Return a new, empty pool with the same options.
+
+        What a disposed one still has open counts against its limit.
+        """
         self.logger.info("Pool recreating")
         new = self.__class__(
             self._creator,
@@ -558,7 +590,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
                 shell.loop.call_soon_threadsafe(shell.resize, self._pool_size, value)
 
     def holders(self, most: int) -> list[str]:
-        """Describe who has held connections longest, at most ``most`` of them: since when, which task, where it is now."""
+        """Describe who has held connections longest, at most ``most`` of them: how long, from where, which task."""
         lent = [
             (shell.now() - slot.lent_at, slot.payload)
             for shell in self._live()

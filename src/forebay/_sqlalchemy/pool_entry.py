@@ -7,6 +7,7 @@ events is SQLAlchemy's.
 
 from __future__ import annotations
 
+import asyncio
 import time
 import weakref
 from collections import deque
@@ -15,14 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import util
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, PoolResetState
-from sqlalchemy.pool.base import reset_commit, reset_rollback
+from sqlalchemy.pool.base import reset_commit, reset_none, reset_rollback
+from sqlalchemy.util.concurrency import is_exit_exception
 
 if TYPE_CHECKING:
     from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
-    from forebay.pool import Slot
-    from forebay.pool.shell import Shell
 
 __all__ = ["ProxiedConnection", "Record"]
+
+_running_loop = asyncio._get_running_loop
+
+
+def _never() -> bool:
+    return False
 
 
 class Record(ConnectionPoolEntry):
@@ -36,6 +42,7 @@ class Record(ConnectionPoolEntry):
         shell: The shell of the event loop the connection belongs to.
         fairy_ref: Weak reference to the proxied connection of the current checkout; None while there is none.
         holder: Who has it: the task, and the code position of the checkout where that is captured.
+        at_rest: Tells whether the connection is in no transaction, without I/O.
     """
 
     __slots__ = (
@@ -43,6 +50,7 @@ class Record(ConnectionPoolEntry):
         "_info",
         "_record_info",
         "_soft_invalidate_time",
+        "at_rest",
         "dbapi_connection",
         "fairy_ref",
         "finalize_callback",
@@ -56,14 +64,17 @@ class Record(ConnectionPoolEntry):
 
     def __init__(self, pool: AsyncAdaptedQueuePool) -> None:
         self.pool = pool
-        self.slot: Slot | None = None
-        self.shell: Shell | None = None
+        # A Slot and a Shell while there is a connection, else None. Nobody looks at them in between, so that a check
+        # at each use would only be in the way.
+        self.slot: Any = None
+        self.shell: Any = None
         self.dbapi_connection: Any = None
         self.fairy_ref: Callable[[], ProxiedConnection | None] | None = None
         self.finalize_callback: deque[Callable[[Any], None]] = deque()
         self.fresh = False
         self.starttime: float = 0
         self.holder: Any = None
+        self.at_rest: Callable[[], bool] = _never
         self._soft_invalidate_time: float = 0
         self._info: dict[Any, Any] | None = None
         self._record_info: dict[Any, Any] | None = None
@@ -147,6 +158,7 @@ class Record(ConnectionPoolEntry):
             raise
         pool.logger.debug("Created new connection %r", connection)
         self.fresh = True
+        self.at_rest = getattr(connection, "at_rest", _never)
         try:
             pool._fire_connect(connection, self)
         except BaseException:
@@ -173,6 +185,7 @@ class Record(ConnectionPoolEntry):
             pool._close_connection(connection, terminate=terminate)
         finally:
             self.dbapi_connection = None
+            self.at_rest = _never
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         """Close the connection because it is not usable (hard), or have it replaced after its return (soft)."""
@@ -218,7 +231,7 @@ class Record(ConnectionPoolEntry):
         if self.fairy_ref is None and _fairy_was_created:
             util.warn(f"Double checkin attempted on {self}")
             return
-        self.fairy_ref = None
+        self.fairy_ref = self.holder = None
         self.finish_checkout()
         self.pool._return_conn(self)
 
@@ -324,7 +337,13 @@ class ProxiedConnection(PoolProxiedConnection):
     def _checkin(self, transaction_was_reset: bool = False) -> None:
         record, connection, pool = self._connection_record, self.dbapi_connection, self._pool
         if record is not None:
-            pool._require_home(record)
+            recent = pool._recent
+            if recent is None or record.shell is not recent or recent.loop is not _running_loop():
+                pool._require_home(record)
+            if connection is not None and self._nothing_to_do(pool, record, transaction_was_reset):
+                self.dbapi_connection = self._connection_record = record.fairy_ref = record.holder = None
+                record.shell.checkin(record.slot)
+                return
         if connection is not None:
             if record is not None and self._echo:
                 pool.logger.debug("Connection %r being returned to pool", connection)
@@ -349,6 +368,21 @@ class ProxiedConnection(PoolProxiedConnection):
         self._let_go()
         if record is not None and record.fairy_ref is not None:
             record.checkin()
+
+    def _nothing_to_do(self, pool: AsyncAdaptedQueuePool, record: Record, transaction_was_reset: bool) -> bool:
+        """Tell whether this return is nothing but that: no reset left to do, nobody who wants to hear of it."""
+        dispatch = pool.dispatch
+        return (
+            not self._echo
+            and not record.finalize_callback
+            and not dispatch.reset
+            and not dispatch.checkin
+            and not record._soft_invalidate_time
+            and (
+                (style := pool._reset_on_return) is reset_none
+                or (style is reset_rollback and (transaction_was_reset or record.at_rest()))
+            )
+        )
 
     def _reset(
         self, pool: AsyncAdaptedQueuePool, transaction_was_reset: bool, terminate_only: bool, asyncio_safe: bool
@@ -393,13 +427,15 @@ class ProxiedConnection(PoolProxiedConnection):
         if record is None:
             if not soft:
                 # Detached: nobody else will ever close it.
-                self._checkin()
+                connection = self.dbapi_connection
+                self._let_go()
+                pool._close_connection(connection, terminate=pool._dialect.has_terminate)
             return
         if soft:
             record.invalidate(e, soft=True)
             return
         pool._require_home(record)
-        if e is not None and util.concurrency.is_exit_exception(e) and pool._set_aside(record, e):
+        if e is not None and is_exit_exception(e) and pool._set_aside(record, e):
             self._let_go()
             return
         try:

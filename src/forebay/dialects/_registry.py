@@ -6,6 +6,7 @@ driver is imported here, and a dialect module only when a URL asks for it.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 
 from sqlalchemy.engine import Dialect
@@ -23,11 +24,23 @@ _ADAPTED = {
 def adapted_dialect_for(stock: type[Dialect]) -> type[Dialect] | None:
     """Return our dialect class for SQLAlchemy's ``stock``, or None where we have none."""
     entry = _ADAPTED.get(f"{stock.__module__}.{stock.__qualname__}")
-    if entry is None:
+    if entry is not None:
+        module, name = entry
+        dialect: type[Dialect] = getattr(import_module(module), name)
+        return dialect
+    if stock.__module__ == "sqlalchemy.dialects.mysql.mariadb" and len(stock.__bases__) == 2:
+        return _on_mariadb(stock)
+    return None
+
+
+@cache
+def _on_mariadb(stock: type[Dialect]) -> type[Dialect] | None:
+    # For a mariadb:// URL SQLAlchemy makes a class on the spot, of MariaDB's ways and the driver's dialect.
+    mariadb, driver = stock.__bases__
+    ours = adapted_dialect_for(driver)
+    if ours is None:
         return None
-    module, name = entry
-    dialect: type[Dialect] = getattr(import_module(module), name)
-    return dialect
+    return type(stock.__name__, (mariadb, ours), {"supports_statement_cache": True, "__module__": ours.__module__})
 
 
 def adapted_names() -> dict[str, tuple[str, str]]:

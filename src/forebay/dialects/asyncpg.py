@@ -34,6 +34,10 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         socket = transport.get_extra_info("socket") if transport is not None else None
         return socket is not None and socket_hung_up(socket.fileno())
 
+    def at_rest(self) -> bool:
+        """Tell, without a query, whether no transaction is open, so that a rollback would do nothing."""
+        return self._transaction is None
+
     def abort(self) -> None:
         """Say good-bye if that needs no waiting, and drop the socket at once; who waits for an answer gets an error."""
         transport = getattr(self._connection, "_transport", None)
@@ -66,7 +70,8 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         self._transaction = None
         if hasattr(self, "_started"):  # SQLAlchemy 2.0
             setattr(self, "_started", False)  # noqa: B010 - a name the type checker does not know
-        # Behind a pooler a cancel request may still be on its way to whichever query runs next on that server connection.
+        # Behind a pooler a cancel request may still be on its way to whichever query runs next on that server
+        # connection.
         if await connection.fetchval("SELECT pg_catalog.pg_backend_pid()") != connection.get_server_pid():
             raise ConnectionError("a pooler stands in between, so a cancelled query cannot be told from the next one")
 

@@ -31,6 +31,12 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         connection = self._connection
         return connection.closed or socket_hung_up(connection.pgconn.socket)
 
+    def at_rest(self) -> bool:
+        """Tell, without a query, whether no transaction is open, so that a rollback would do nothing."""
+        from psycopg.pq import TransactionStatus
+
+        return self._connection.pgconn.transaction_status == TransactionStatus.IDLE
+
     def abort(self) -> None:
         """Drop the socket at once; who waits for an answer gets an error."""
         from psycopg.pq import ConnStatus, TransactionStatus
@@ -66,7 +72,8 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         cursor = await connection.execute("SELECT pg_catalog.pg_backend_pid()")
         row = await cursor.fetchone()
         await connection.rollback()
-        # Behind a pooler a cancel request may still be on its way to whichever query runs next on that server connection.
+        # Behind a pooler a cancel request may still be on its way to whichever query runs next on that server
+        # connection.
         if row is None or row[0] != connection.info.backend_pid:
             raise ConnectionError("a pooler stands in between, so a cancelled query cannot be told from the next one")
 

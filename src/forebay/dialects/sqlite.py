@@ -37,6 +37,11 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
         """Tell whether the connection was closed behind our back; a file has no peer that could."""
         return getattr(self._connection, "_connection", None) is None
 
+    def at_rest(self) -> bool:
+        """Tell, without a query, whether no transaction is open, so that a rollback would do nothing."""
+        connection = getattr(self._connection, "_connection", None)
+        return connection is not None and not connection.in_transaction
+
     def abort(self) -> None:
         """Let the connection's thread close it as soon as it is done with what it runs, without waiting for that."""
         stop = getattr(self._connection, "stop", None)

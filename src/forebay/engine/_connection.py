@@ -1,12 +1,19 @@
-"""AsyncConnection and AsyncTransaction: SQLAlchemy's, handing out each other instead of the stock classes."""
+"""AsyncConnection and AsyncTransaction: SQLAlchemy's, handing out each other instead of the stock classes.
+
+What needs no I/O is done here and now, without a greenlet or a task: borrowing an idle connection, and giving one back
+that is in no transaction. What does need I/O on the way out is bounded: see :mod:`forebay._sqlalchemy.lending`.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy import exc
 from sqlalchemy.engine import Connection, NestedTransaction, Transaction
 from sqlalchemy.ext.asyncio import engine as _stock
 
+from forebay._sqlalchemy.greenlets import greenlet_spawn
+from forebay._sqlalchemy.lending import borrowed_now, give_back_now, leaving
 from forebay._sqlalchemy.proxies import proxy_for
 
 
@@ -24,6 +31,44 @@ class AsyncConnection(_stock.AsyncConnection):
         from forebay.engine._engine import AsyncEngine
 
         return cls(proxy_for(AsyncEngine, target.engine), target)
+
+    async def start(self, is_ctxmanager: bool = False) -> AsyncConnection:
+        """Borrow a connection from the pool, outside of a ``with`` block.
+
+        Raises:
+            sqlalchemy.exc.InvalidRequestError: It was started before.
+            sqlalchemy.exc.TimeoutError: ``pool_timeout`` passed.
+            sqlalchemy.exc.DBAPIError: The database could not be reached.
+
+        Cancellation: safe; a connection not yet handed over goes to the next caller.
+        """
+        if self.sync_connection:
+            raise exc.InvalidRequestError("connection is already started")
+        connection = borrowed_now(self.sync_engine)
+        if connection is None:
+            connection = await greenlet_spawn(self.sync_engine.connect)
+        self.sync_connection = self._assign_proxied(connection)
+        return self
+
+    async def __aenter__(self) -> AsyncConnection:
+        """Borrow a connection from the pool; as :meth:`start`."""
+        return await self.start(is_ctxmanager=True)
+
+    async def close(self) -> None:
+        """Give the connection back, rolling back what was not committed.
+
+        Cancellation: the connection still goes back to the pool, which brings it to rest or closes it.
+        """
+        if not give_back_now(self._proxied):
+            await greenlet_spawn(self._proxied.close)
+
+    async def __aexit__(self, type_: Any, value: Any, traceback: Any) -> None:
+        """Give the connection back; within ``pool_reset_timeout`` even if the server stalls.
+
+        Cancellation: takes effect once the connection is given back.
+        """
+        if not give_back_now(self._proxied):
+            await leaving([self._proxied], self.close)
 
     def begin(self) -> AsyncTransaction:
         """Begin a transaction before autobegin does."""
@@ -59,3 +104,18 @@ class AsyncTransaction(_stock.AsyncTransaction):
         )
         transaction.sync_transaction = transaction._assign_proxied(target)
         return transaction
+
+    async def __aexit__(self, type_: Any, value: Any, traceback: Any) -> None:
+        """Commit, or roll back after an exception.
+
+        A rollback is done within ``pool_reset_timeout`` even if the server stalls; a commit is waited for.
+
+        Cancellation: a commit is cut off, and whether it happened is unknown. A rollback is finished first.
+        """
+        if type_ is None:
+            await super().__aexit__(type_, value, traceback)
+        else:
+            await leaving(
+                [self._proxied.connection],
+                lambda: super(AsyncTransaction, self).__aexit__(type_, value, traceback),
+            )

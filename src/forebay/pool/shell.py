@@ -1,8 +1,8 @@
 """The pool on one event loop: performs what the core decides, and reports back what came of it.
 
 The shell owns the tasks (a connect belongs to the pool and not to the caller that asked for it), the one timer and the
-futures of the callers that wait. It never edits a slot. What a connection is, and how one is opened, closed or brought to
-rest, it asks of its :class:`Host`; so nothing here knows SQLAlchemy.
+futures of the callers that wait. It never edits a slot. What a connection is, and how one is opened, closed or
+brought to rest, it asks of its :class:`Host`; so nothing here knows SQLAlchemy.
 
 Uncontended, a checkout is :meth:`Shell.checkout_nowait` and a checkin :meth:`Shell.checkin`: no ``await``, no task.
 """
@@ -136,6 +136,7 @@ class Shell:
         self._filling: list[tuple[int, asyncio.Future[Filled]]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._performing = False
+        self._drained = asyncio.Event()
         self._collected: deque[Any] = deque()
         self._slept = _time_slept()
         self._keeper = self._keep()
@@ -168,7 +169,8 @@ class Shell:
         """Wait for a connection, in order of arrival, and return its entry.
 
         Args:
-            timeout_s: Longest wait in seconds, connect included. 0: only if no other caller's connection is needed for it;
+            timeout_s: Longest wait in seconds, connect included. 0: only if no other caller's connection is needed
+            for it;
                 the connect is then bounded by its own timeout.
 
         Raises:
@@ -203,6 +205,13 @@ class Shell:
         if isinstance(outcome, Slot):
             return outcome.payload
         raise self._host.refusal(self, outcome, self.now() - now)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether half of the limit is lent, being opened or closed."""
+        core = self.core
+        limit = core.budget.limit
+        return limit is not None and 2 * (core.budget.used - core.idle) >= limit
 
     def checkin(self, slot: Slot) -> None:
         """Take a connection back that is ready for the next caller."""
@@ -255,7 +264,7 @@ class Shell:
         self.perform()
 
     async def quiet(self) -> None:
-        """Wait until nothing is being opened, closed or brought to rest any more; bounded by those operations' own bounds.
+        """Wait until nothing is being opened, closed or brought to rest; bounded by the bounds of those.
 
         Cancellation: safe; the operations go on.
         """
@@ -273,10 +282,10 @@ class Shell:
         core = self.core
         core.drain(self.now())
         self.perform()
-        end = self.now() + deadline_s
-        while not core.drained and (left := end - self.now()) > 0:
-            # Drained is reached by a checkin or by a task of ours; neither is frequent, so a short wait will do.
-            await asyncio.sleep(min(left, 0.02))
+        if not core.drained:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(deadline_s):
+                    await self._drained.wait()
         in_time = core.drained
         if not in_time:
             core.terminate_all(self.now())
@@ -318,6 +327,8 @@ class Shell:
                         self._filled(effect)
         finally:
             self._performing = False
+        if core.drained:
+            self._drained.set()
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -392,7 +403,7 @@ class Shell:
             async with asyncio.timeout(self._settle_timeout_s):
                 await self._host.settle(slot.payload)
             ok = True
-        except Exception:  # noqa: S110 - the host has logged it; the connection is closed for it
+        except Exception:
             pass
         finally:
             self.core.reset_done(self.now(), slot, ok)
@@ -412,7 +423,7 @@ class Shell:
         try:
             async with asyncio.timeout(self._close_timeout_s):
                 await self._host.close(entry)
-        except Exception:  # noqa: S110 - the host has logged it; what is left of the connection goes below
+        except Exception:
             pass
         finally:
             del self._closing[slot]
@@ -461,8 +472,8 @@ class Shell:
         return jumped
 
     async def _keep(self) -> AsyncGenerator[None, None]:
-        # A parked async generator: what runs the loop (asyncio.run, a Runner, uvloop) awaits its end before it closes the
-        # loop, and that is the one moment in which connections nobody disposed of can still say good-bye.
+        # A parked async generator: what runs the loop (asyncio.run, a Runner, uvloop) awaits its end before it closes
+        # the loop, and that is the one moment in which connections nobody disposed of can still say good-bye.
         try:
             yield
         finally:

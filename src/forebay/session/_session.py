@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import session as _stock
 from sqlalchemy.orm import SessionTransaction
 
 from forebay._sqlalchemy.greenlets import greenlet_spawn
+from forebay._sqlalchemy.lending import SessionBlock, connections_of, is_unused, leaving
 from forebay._sqlalchemy.proxies import proxy_for, sync_bind_of
 from forebay.engine import AsyncConnection
 
@@ -37,6 +38,20 @@ class AsyncSession(_stock.AsyncSession):
         )
         return proxy_for(AsyncConnection, sync_connection)
 
+    async def __aexit__(self, type_: Any, value: Any, traceback: Any) -> None:
+        """Close the session; within ``pool_reset_timeout`` even if the server stalls.
+
+        Cancellation: takes effect once the session is closed.
+        """
+        sync_session = self.sync_session
+        if is_unused(sync_session):
+            sync_session.close()
+        else:
+            await leaving(connections_of(sync_session), self.close)
+
+    def _maker_context_manager(self) -> Any:
+        return SessionBlock(self)
+
     def begin(self) -> AsyncSessionTransaction:
         """Return a transaction to be entered with ``async with``; commits at its end, rolls back on an exception."""
         return AsyncSessionTransaction(self)
@@ -63,6 +78,21 @@ class AsyncSessionTransaction(_stock.AsyncSessionTransaction):
     """An asyncio proxy for a :class:`sqlalchemy.orm.SessionTransaction`."""
 
     __slots__ = ()
+
+    async def __aexit__(self, type_: Any, value: Any, traceback: Any) -> None:
+        """Commit, or roll back after an exception.
+
+        A rollback is done within ``pool_reset_timeout`` even if the server stalls; a commit is waited for.
+
+        Cancellation: a commit is cut off, and whether it happened is unknown. A rollback is finished first.
+        """
+        if type_ is None:
+            await super().__aexit__(type_, value, traceback)
+        else:
+            await leaving(
+                connections_of(self._sync_transaction().session),
+                lambda: super(AsyncSessionTransaction, self).__aexit__(type_, value, traceback),
+            )
 
     @property
     def connections(self) -> frozenset[AsyncConnection]:

@@ -1,0 +1,134 @@
+"""Borrowing and giving back: without a greenlet where nothing has to be waited for, and bounded where it has.
+
+``async with engine.connect(): pass`` costs SQLAlchemy two greenlets and a task. Neither is needed to take an idle
+connection from the pool, nor to return one that is in no transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+from sqlalchemy import exc
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.ext.asyncio.session import _AsyncSessionContextManager
+from sqlalchemy.orm import Session
+
+from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
+from forebay._sqlalchemy.pool_entry import ProxiedConnection
+
+__all__ = ["SessionBlock", "borrowed_now", "connections_of", "give_back_now", "is_unused", "leaving"]
+
+# The bound for pools that are not ours; theirs have no option for it.
+_RESET_S = 1.0
+
+
+def borrowed_now(engine: Engine) -> Connection | None:
+    """Return a connection of ``engine`` if one can be had without waiting, else None."""
+    pool = engine.pool
+    if not isinstance(pool, AsyncAdaptedQueuePool) or engine._has_events or not pool.may_lend_now():
+        return None
+    try:
+        return engine.connect()
+    except exc.MissingGreenlet:
+        # The idle connection turned out dead, or doubtful. Nothing was taken.
+        return None
+
+
+def give_back_now(connection: Connection) -> bool:
+    """Close ``connection`` if that needs no waiting; return whether it is closed now."""
+    proxied = connection._dbapi_connection
+    if proxied is None:
+        return connection.closed
+    pool = connection.engine.pool
+    if (
+        not isinstance(proxied, ProxiedConnection)
+        or connection._has_events
+        or connection.engine._has_events
+        or not isinstance(pool, AsyncAdaptedQueuePool)
+        or not pool.may_take_back_now(proxied)
+        or proxied._pool is not pool
+    ):
+        return False
+    connection.close()
+    return True
+
+
+async def leaving(connections: Iterable[Connection], leave: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    """Run ``leave`` to its end, whatever cancels the caller meanwhile, and see to it that it ends.
+
+    What leaving a block waits for is the server's answer to a ROLLBACK. A server that does not give it within the bound
+    has its connection dropped, which ends the wait with an error the engine knows how to clean up after.
+
+    Cancellation: re-raised once ``leave`` has ended.
+    """
+    loop = asyncio.get_running_loop()
+    watchdogs = []
+    for connection in connections:
+        proxied = connection._dbapi_connection
+        abort = getattr(proxied.dbapi_connection, "abort", None) if proxied is not None else None
+        if abort is not None:
+            pool = connection.engine.pool
+            bound_s = pool.reset_timeout_s if isinstance(pool, AsyncAdaptedQueuePool) else _RESET_S
+            watchdogs.append(loop.call_later(bound_s, abort))
+    try:
+        await _to_the_end(leave)
+    finally:
+        for watchdog in watchdogs:
+            watchdog.cancel()
+
+
+def connections_of(session: Session) -> list[Connection]:
+    """Return the connections the transaction of ``session``, and those around it, have borrowed."""
+    found: dict[int, Connection] = {}
+    transaction = session._transaction
+    while transaction is not None:
+        for connection, *_ in transaction._connections.values():
+            found[id(connection)] = connection
+        transaction = transaction.parent
+    return list(found.values())
+
+
+def is_unused(session: Session) -> bool:
+    """Tell whether closing ``session`` is no more than forgetting its objects."""
+    return session._transaction is None
+
+
+class SessionBlock(_AsyncSessionContextManager[Any]):
+    """``async with sessionmaker.begin():`` a session and its transaction, left one after the other.
+
+    SQLAlchemy shields both together, so that a commit the server does not answer can be neither waited for with a limit
+    nor cancelled. Each of the two looks after itself.
+    """
+
+    __slots__ = ()
+
+    async def __aexit__(self, type_: Any, value: Any, traceback: Any) -> None:
+        """Commit or roll back, then close the session.
+
+        Cancellation: as for leaving the transaction; the session is closed in any case.
+        """
+        try:
+            await self.trans.__aexit__(type_, value, traceback)
+        finally:
+            await self.async_session.__aexit__(type_, value, traceback)
+
+
+async def _to_the_end(leave: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    task = asyncio.ensure_future(leave())
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.done() and task.cancelled():
+                raise
+            cancelled = error
+        except BaseException:
+            break
+    if cancelled is not None:
+        if not task.cancelled() and task.exception() is not None:
+            raise cancelled from task.exception()
+        raise cancelled
+    task.result()
