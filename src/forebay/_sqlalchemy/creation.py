@@ -32,7 +32,7 @@ class _Entrypoint:
     def engine_created(self, engine: Engine) -> None:
         # create_engine tells both the dialect and the entry point when the two differ; ours is told as the
         # dialect, so only an entry point that is not its own dialect (a wrapper of the user's) is left to tell.
-        if not issubclass(self._chosen, self._registered):
+        if not (isinstance(self._registered, type) and issubclass(self._chosen, self._registered)):
             self._registered.engine_created(engine)
 
 

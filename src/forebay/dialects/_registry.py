@@ -6,7 +6,6 @@ driver is imported here, and a dialect module only when a URL asks for it.
 
 from __future__ import annotations
 
-from functools import cache
 from importlib import import_module
 
 from sqlalchemy.engine import Dialect
@@ -21,6 +20,10 @@ _ADAPTED = {
 }
 
 
+#: Our dialect class -> the class made of it for MariaDB.
+_COMBINED: dict[type[Dialect], type[Dialect]] = {}
+
+
 def adapted_dialect_for(stock: type[Dialect]) -> type[Dialect] | None:
     """Return our dialect class for SQLAlchemy's ``stock``, or None where we have none."""
     entry = _ADAPTED.get(f"{stock.__module__}.{stock.__qualname__}")
@@ -33,14 +36,17 @@ def adapted_dialect_for(stock: type[Dialect]) -> type[Dialect] | None:
     return None
 
 
-@cache
 def _on_mariadb(stock: type[Dialect]) -> type[Dialect] | None:
     # For a mariadb:// URL SQLAlchemy makes a class on the spot, of MariaDB's ways and the driver's dialect.
     mariadb, driver = stock.__bases__
     ours = adapted_dialect_for(driver)
     if ours is None:
         return None
-    return type(stock.__name__, (mariadb, ours), {"supports_statement_cache": True, "__module__": ours.__module__})
+    combined = _COMBINED.get(ours)
+    if combined is None:
+        members = {"supports_statement_cache": True, "__module__": ours.__module__}
+        combined = _COMBINED[ours] = type(stock.__name__, (mariadb, ours), members)
+    return combined
 
 
 def adapted_names() -> dict[str, tuple[str, str]]:
