@@ -158,6 +158,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    # The processes we start are in sessions of their own: ended by a signal, we would leave them and the servers behind.
+    # What we start is in sessions of its own: ended by this signal, we would leave processes and servers behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())

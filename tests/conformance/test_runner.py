@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 
 async def one():
-    engine = create_async_engine("sqlite+aiosqlite://")
+    engine = create_async_engine("sqlite+aiosqlite:///file.db")  # in memory there would be no pool of ours
     async with engine.connect() as connection:
         result = (await connection.execute(text("SELECT 1"))).scalar()
     await engine.dispose()
