@@ -34,7 +34,9 @@ async def test_connecting_without_tls_is_one_round_trip_and_asking_for_tls_first
 
 
 async def test_each_kind_of_statement_costs_exactly_its_round_trips(postgres: PostgresServer) -> None:
-    """Goal: numbers a benchmark can rely on. Method: asyncpg's simple, first prepared, cached and transactional calls."""
+    """Goal: numbers a benchmark can rely on. Method: asyncpg's simple, first prepared, cached and transactional
+    calls.
+    """
     async with Proxy(postgres.host, postgres.port, decode=True) as proxy:
         connection = await connect(postgres, proxy, ssl=False)
 

@@ -26,7 +26,9 @@ async def connect(server: PostgresServer, proxy: Proxy | ThreadedProxy) -> async
 
 
 async def test_latency_is_added_in_each_direction(postgres: PostgresServer) -> None:
-    """Goal: a round trip takes twice the latency, hardly more. Method: the quickest of five queries at 20 ms each way."""
+    """Goal: a round trip takes twice the latency, hardly more. Method: the quickest of five queries at 20 ms each
+    way.
+    """
     with ThreadedProxy(postgres.host, postgres.port, latency_s=0.02) as proxy:
         connection = await connect(postgres, proxy)
         quickest = 1.0
@@ -77,7 +79,9 @@ async def test_a_stall_holds_what_is_sent_and_delivers_it_afterwards(postgres: P
 
 
 async def test_a_stall_of_replies_lets_the_server_do_its_work(postgres: PostgresServer, proxy: Proxy) -> None:
-    """Goal: the unknown outcome. Method: commit into a stall of replies, see the effect elsewhere, cut: the client fails."""
+    """Goal: the unknown outcome. Method: commit into a stall of replies, see the effect elsewhere, cut: the client
+    fails.
+    """
     name = "proxy_stalled_replies"
     connection = await connect(postgres, proxy)
     await connection.execute("SELECT 1")
@@ -132,7 +136,9 @@ async def test_a_cut_ends_the_session_on_the_server_too(postgres: PostgresServer
 async def test_refusing_keeps_open_connections_and_accepting_brings_the_port_back(
     postgres: PostgresServer, proxy: Proxy
 ) -> None:
-    """Goal: a server that is down, then up. Method: connect while refusing and after; use an old connection meanwhile."""
+    """Goal: a server that is down, then up. Method: connect while refusing and after; use an old connection
+    meanwhile.
+    """
     old = await connect(postgres, proxy)
     proxy.refuse()
     assert repr(proxy).endswith("refusing, 1 open>")

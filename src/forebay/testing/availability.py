@@ -60,10 +60,15 @@ _CHECKS: dict[str, Callable[[], None]] = {
     "pgbouncer": _pgbouncer,
     "pgbouncer-prepared": functools.partial(_pgbouncer, 100),
     **{name: _module(name) for name in ("asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite")},
+    # What people run beside SQLAlchemy.
+    **{
+        name: _module(name)
+        for name in ("alembic", "sqlmodel", "fastapi", "httpx", "celery", "advanced_alchemy", "opentelemetry")
+    },
 }
 
 NAMES = tuple(_CHECKS)
-"""What can be required: servers, a server's feature, drivers."""
+"""What can be required: servers, a server's feature, drivers, other packages."""
 
 
 @functools.cache

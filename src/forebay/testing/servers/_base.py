@@ -233,6 +233,9 @@ class Server(ABC):
     def wait_ready(self, timeout_s: float = 30.0) -> None:
         """Wait until the server answers a query.
 
+        Args:
+            timeout_s: seconds until it must; one question to a server that is silent takes up to 2 s more.
+
         Raises:
             ServerError: it exited or did not answer in time; the text ends with its log.
         """
@@ -306,7 +309,7 @@ class Server(ABC):
 
     @abstractmethod
     def _answers(self) -> bool:
-        """Say whether the server answers a client now."""
+        """Say whether this server, and no stranger on its port, answers a client now; takes at most 2 s."""
 
     def _run(self, *command: str | Path, **environment: str) -> None:
         """Run a set-up command under the server's account.

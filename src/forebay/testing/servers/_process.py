@@ -63,12 +63,12 @@ def send(pid: int, number: int) -> bool:
 
 def kill_tree(pid: int) -> None:
     """Kill `pid` and everything below it, stopped processes included."""
-    # Stop the parent first: it must not replace a child that dies while we go through the list.
+    # Freeze the parent first, so that it replaces no child, and kill it last: a child that sees its parent gone may say
+    # its farewell to the client, and a machine that loses power does not.
     send(pid, signal.SIGSTOP)
-    below = descendants(pid)
-    send(pid, signal.SIGKILL)
-    for child in below:
+    for child in descendants(pid):
         send(child, signal.SIGKILL)
+    send(pid, signal.SIGKILL)
 
 
 class Watchdog:

@@ -21,6 +21,8 @@ def find_program(name: str, variable: str) -> Path:
         ServerUnavailable: it is nowhere.
     """
     if named := os.environ.get(variable):
+        if not Path(named).exists():
+            raise ServerUnavailable(f"{variable} names {named}, which does not exist")
         return Path(named)
     # Debian keeps servers in sbin, which is not on everybody's PATH.
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))

