@@ -11,7 +11,8 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Concatenate, Final, ParamSpec, TypeVar
+from enum import Enum
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from forebay.pool._core.budget import Budget, Notify
 from forebay.pool._core.config import CoreConfig
@@ -65,8 +66,7 @@ def step(method: Callable[Concatenate[B, float, P], R]) -> Callable[Concatenate[
         try:
             result = method(self, now, *args, **kwargs)
             self.now = now
-            subject: Any = args[0] if args else None
-            self.history.append((now, name, subject.id if isinstance(subject, (Slot, Waiter)) else subject))
+            self.history.append((now, name, _plain(args[0]) if args else None))
             self._settle(now)
         finally:
             self.in_step = False
@@ -74,6 +74,13 @@ def step(method: Callable[Concatenate[B, float, P], R]) -> Callable[Concatenate[
         return result
 
     return run
+
+
+def _plain(subject: object) -> object:
+    """Reduce an argument to what the history may keep: it must not keep a caller alive."""
+    if isinstance(subject, (Slot, Waiter)):
+        return subject.id
+    return subject if isinstance(subject, (int, float, Enum)) else None
 
 
 class Books:

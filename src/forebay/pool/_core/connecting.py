@@ -36,7 +36,7 @@ class ConnectPolicy:
         error: The shell's token for the last failure, or ``None`` since the last success.
     """
 
-    __slots__ = ("_config", "_rng", "error", "failures", "retry_at", "target", "window")
+    __slots__ = ("_config", "_rng", "_was_full", "error", "failures", "retry_at", "target", "window")
 
     def __init__(self, config: CoreConfig, rng: random.Random) -> None:
         self._config = config
@@ -50,6 +50,7 @@ class ConnectPolicy:
         self.retry_at: float | None = None
         self.target: int | None = None
         self.error: object = None
+        self._was_full = False
 
     def may_start(self, now: float, in_flight: int, live: int, wanted_by_caller: bool) -> bool:
         """Return whether a connect may start now; arms the pause that must pass first when the target forbids it.
@@ -65,8 +66,8 @@ class ConnectPolicy:
                 return False
             if wanted_by_caller and live == 0:
                 return True
-            if self.target is not None and live < self.target:
-                return True
+            if self._was_full and self.target is not None and live < self.target:
+                return True  # the server has room for that many, and only refused one more
             return self._pause_is_over(now)
         if in_flight >= self.window:
             return False
@@ -100,7 +101,8 @@ class ConnectPolicy:
         self.failures += 1
         self.error = error
         self.window = 1
-        if kind is ConnectFailure.CAPACITY and live:
+        self._was_full = kind is ConnectFailure.CAPACITY and live > 0
+        if self._was_full:
             self.target = live
         if kind is ConnectFailure.PERMANENT:
             self.retry_at = now + self._config.permanent_retry_s

@@ -332,15 +332,23 @@ class Core(Upkeep):
     def invalidate(
         self, now: float, slot: Slot, reason: CloseReason = CloseReason.INVALIDATED, graceful: bool = False
     ) -> None:
-        """An open connection must not be used any more; close it. Ends the lease, if there is one."""
+        """An open connection must not be used any more; close it. Ends the lease, if there is one.
+
+        With ``CloseReason.PING_FAILED`` the other idle connections are judged as by :meth:`replace`.
+        """
         if not self._legal(slot, SlotInput.INVALIDATE):
             slot.taken_from = None
             return
         self._leave_and_close(now, slot, reason, graceful)
+        if reason is CloseReason.PING_FAILED:
+            self._ping_failed(slot)
 
     @step
     def replace(self, now: float, slot: Slot, deadline: float | None, owner: object) -> Waiter:
         """The owner's connection failed its ping: close it, and let the owner wait for another one in its old place.
+
+        A failed ping makes every idle connection suspect, and one that fails on a suspect connection proves the
+        suspicion: then it is a :meth:`sweep`. So a peer that does not answer costs two pings, not one per connection.
 
         The waiter goes before everybody who came after its owner, whatever ``max_waiting`` says. Past the deadline it
         is refused in phase ``PING``; in a pool that is closed, with ``CLOSED``.
@@ -350,6 +358,7 @@ class Core(Upkeep):
         if ordinary:
             self.counters.replaced += 1
             self._leave_and_close(now, slot, CloseReason.PING_FAILED, graceful=False)
+            self._ping_failed(slot)
         else:
             slot.taken_from = None
         waiter = self._new_waiter(now, owner, asked_at, deadline)
@@ -442,6 +451,15 @@ class Core(Upkeep):
             self._place(now, slot)
         else:
             self._close(slot, CloseReason.RESET_FAILED, graceful=False)
+
+    def _ping_failed(self, slot: Slot) -> None:
+        """Draw the conclusions for the other connections."""
+        if slot.generation != self.generation:
+            return
+        if slot.suspect:
+            self._end_generation(CloseReason.STALE)
+        for idle in self._idle:
+            idle.suspect = True
 
     def _leave_and_close(self, now: float, slot: Slot, reason: CloseReason, graceful: bool) -> None:
         """Close an open connection in whatever state it is."""
@@ -714,8 +732,9 @@ class Core(Upkeep):
         if refused_by_budget:
             self._refuse_uncovered(now, RefuseReason.LIMIT, None)
             refused_by_budget = max(0, len(queue) - self.in_flight)
-        head = queue.head
-        self.budget.want(self.seat, refused_by_budget, head.asked_at if head is not None else 0.0)
+        if refused_by_budget or self.seat.wanted:
+            head = queue.head
+            self.budget.want(self.seat, refused_by_budget, head.asked_at if head is not None else 0.0)
         if missing <= 0:
             self._refill(now)
         if self.seat.credit and not refused_by_budget:

@@ -58,6 +58,7 @@ class Tally:
 class Socket:
     """One connection as seen from outside."""
 
+    slot: Slot
     generation: int
     status: str = "connecting"  # or "open", "closing"
     holder: object = None
@@ -65,6 +66,7 @@ class Socket:
     asked_at: float = 0.0
     opened_at: float = 0.0
     condemned: bool = False  # lost, or doomed while in use
+    suspect: bool = False
 
     @property
     def free(self) -> bool:
@@ -87,6 +89,9 @@ class Witness:
         self.queue: list[Waiter] = []
         self.generation = 1
         self.failures = 0
+        self.failed_at = -math.inf
+        self.last_failure = ConnectFailure.TRANSIENT
+        self.live_at_failure = 0
         self.filling = False
         self.closed = False
         self._expected_refusals: set[Waiter] | None = None
@@ -95,7 +100,11 @@ class Witness:
     def live(self) -> int:
         """Open connections that will serve somebody again."""
         return sum(
-            socket.status == "open" and socket.generation == self.generation and not socket.condemned
+            socket.status == "open"
+            and socket.generation == self.generation
+            and not socket.condemned
+            # One whose replacement has opened goes at its return; when that is, only the core knows.
+            and socket.slot.doom is not CloseReason.LIFETIME
             for socket in self.sockets.values()
         )
 
@@ -147,13 +156,20 @@ class Witness:
     def _on_release(self, now: float, args: tuple[Any, ...], result: object) -> None:
         self._let_go(args[0])
 
-    _on_invalidate = _on_release
+    def _on_invalidate(self, now: float, args: tuple[Any, ...], result: object) -> None:
+        slot = args[0]
+        socket = self.sockets.get(slot.id)
+        self._let_go(slot)
+        if socket is not None and socket.status == "open" and args[1:2] == (CloseReason.PING_FAILED,):
+            self._ping_failed(socket)
 
     def _on_replace(self, now: float, args: tuple[Any, ...], waiter: Waiter) -> None:
         slot = args[0]
         socket = self.sockets.get(slot.id)
         asked_at = slot.asked_at if socket is None else socket.asked_at
         self._let_go(slot)
+        if socket is not None and socket.status == "open":
+            self._ping_failed(socket)
         place = next((i for i, other in enumerate(self.queue) if other.asked_at > asked_at), len(self.queue))
         self.queue.insert(place, waiter)
 
@@ -177,6 +193,7 @@ class Witness:
         if called_off:
             return
         self.failures += 1
+        self.failed_at, self.last_failure, self.live_at_failure = now, kind, self.live
         self.filling = False
         if self.live:
             told = [] if kind is ConnectFailure.CAPACITY else self.queue[:1]
@@ -199,6 +216,11 @@ class Witness:
         socket = self.sockets.get(args[0].id)
         if socket is not None:
             socket.busy = False
+            socket.suspect = False
+
+    def _on_suspect_idle(self, now: float, args: tuple[Any, ...], result: object) -> None:
+        for socket in self.sockets.values():
+            socket.suspect |= socket.free
 
     def _on_reset_started(self, now: float, args: tuple[Any, ...], result: object) -> None:
         socket = self.sockets[args[0].id]
@@ -244,8 +266,8 @@ class Witness:
     def _effect(self, now: float, name: str, args: tuple[Any, ...], effect: Effect) -> None:
         match effect:
             case Open(slot, waiter):
-                self._check_connect(waiter)
-                self.sockets[slot.id] = Socket(self.generation)
+                self._check_connect(now, waiter)
+                self.sockets[slot.id] = Socket(slot, self.generation)
                 self.tally.add()
             case CancelOpen(slot):
                 if self.sockets[slot.id].status != "connecting":
@@ -271,7 +293,7 @@ class Witness:
             case _:
                 self.filling = False
 
-    def _check_connect(self, waiter: Waiter | None) -> None:
+    def _check_connect(self, now: float, waiter: Waiter | None) -> None:
         in_flight = self.connecting
         if self.closed:
             raise Violation("a connect began in a closed pool")
@@ -279,11 +301,19 @@ class Witness:
             raise Violation(f"{in_flight} connects in flight and one more began")
         if self.failures and in_flight:
             raise Violation(f"{self.failures} connects failed in a row, {in_flight} in flight, and one more began")
+        in_no_hurry = (self.live or waiter is None) and not self.filling
+        shortest = self.config.backoff_base_s * (1 - self.config.backoff_jitter)
+        if self.failures and in_no_hurry and now < self.failed_at + shortest and not self._has_room_again():
+            raise Violation(f"a connect began {now - self.failed_at:.3g} s after one failed, and nobody was in a hurry")
         upkeep = self.config.min_idle or self.config.lifetime_s is not None or self.filling
         if in_flight >= len(self.queue) and not upkeep:
             raise Violation(f"a connect began for nobody: {in_flight} in flight, {len(self.queue)} waiting")
         if waiter is not None and waiter not in self.queue:
             raise Violation(f"a connect began in the context of {waiter}, who does not wait")
+
+    def _has_room_again(self) -> bool:
+        """Whether the server was full and a connection has been closed since: its place may be taken at once."""
+        return self.last_failure is ConnectFailure.CAPACITY and self.live < self.live_at_failure
 
     def _check_refusal(self, now: float, name: str, args: tuple[Any, ...], refusal: Refuse) -> None:
         waiter = refusal.waiter
@@ -327,6 +357,14 @@ class Witness:
         if socket is not None:
             socket.holder = None
             socket.busy = False
+
+    def _ping_failed(self, failed: Socket) -> None:
+        if failed.generation != self.generation:
+            return
+        if failed.suspect:
+            self.generation += 1
+        for socket in self.sockets.values():
+            socket.suspect |= socket.free and socket is not failed
 
     def _condemn(self, slot: Slot) -> None:
         socket = self.sockets.get(slot.id)
