@@ -44,24 +44,36 @@ def holder_here(loop: asyncio.AbstractEventLoop, exact: bool) -> Holder | asynci
     task = asyncio.current_task(loop)
     if not exact:
         return task
+    for frame in frames_here():
+        if not is_ours(frame.f_code):
+            return Holder(task, frame.f_code, frame.f_lineno)
+    return Holder(task, None, 0)
+
+
+def frames_here() -> list[FrameType]:
+    """Return the frames of the caller's call, innermost first, at most ``_MOST_FRAMES``, greenlets seen through."""
+    found: list[FrameType] = []
     frame: FrameType | None = sys._getframe(2)
     left = greenlet.getcurrent().parent
-    for _ in range(_MOST_FRAMES):
+    while len(found) < _MOST_FRAMES:
         if frame is None:
             # The bottom of a greenlet: the call goes on in the one that started it.
             if left is None or left.gr_frame is None:
                 break
             frame, left = left.gr_frame, left.parent
-            continue
-        code = frame.f_code
-        known = _of_ours.get(id(code))
-        if known is None:
-            # Keeping the code object keeps its id from being used again.
-            known = _of_ours[id(code)] = (code, _is_ours(code.co_filename))
-        if not known[1]:
-            return Holder(task, code, frame.f_lineno)
-        frame = frame.f_back
-    return Holder(task, None, 0)
+        else:
+            found.append(frame)
+            frame = frame.f_back
+    return found
+
+
+def is_ours(code: CodeType) -> bool:
+    """Tell whether code belongs to SQLAlchemy, Forebay or the event loop, and not to the user."""
+    known = _of_ours.get(id(code))
+    if known is None:
+        # Keeping the code object keeps its id from being used again.
+        known = _of_ours[id(code)] = (code, _in_ours(code.co_filename))
+    return known[1]
 
 
 def described(seconds: float, holder: Holder | asyncio.Task[Any] | None) -> str:
@@ -79,11 +91,11 @@ def _whereabouts(task: asyncio.Task[Any]) -> str:
     if task.done():
         return ", done"
     # The outermost frames come first; the last one of the user's is where it waits.
-    places = [frame for frame in task.get_stack() if not _is_ours(frame.f_code.co_filename)]
+    places = [frame for frame in task.get_stack() if not is_ours(frame.f_code)]
     return f", now at {_short(places[-1].f_code.co_filename)}:{places[-1].f_lineno}" if places else ""
 
 
-def _is_ours(filename: str) -> bool:
+def _in_ours(filename: str) -> bool:
     return filename.startswith(_OURS) or filename.startswith("<")
 
 

@@ -8,6 +8,8 @@ SQLAlchemy's events, log lines and exceptions.
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import os
 import threading
 import time
@@ -21,6 +23,7 @@ from sqlalchemy.pool import Pool, PoolProxiedConnection
 from forebay._sqlalchemy.first_connect import FirstConnectGate
 from forebay._sqlalchemy.greenlets import await_, greenlet_spawn, in_greenlet
 from forebay._sqlalchemy.holders import described, holder_here
+from forebay._sqlalchemy.leaks import LeakWatch
 from forebay._sqlalchemy.pool_entry import ProxiedConnection, Record
 from forebay._sqlalchemy.pool_errors import connect_failure, refusal_error, turned_away
 from forebay.errors import InvalidOptionError, PoolUsageError
@@ -44,6 +47,15 @@ class _Forks:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_Forks.passed)
+
+_pools: weakref.WeakSet[AsyncAdaptedQueuePool] = weakref.WeakSet()
+
+
+@atexit.register
+def _at_exit() -> None:
+    for pool in list(_pools):
+        pool._say_goodbye()
+
 
 # Shells of the parent process. Nothing may touch their sockets, and the destructors of what they hold would.
 _left_to_the_parent: list[Any] = []
@@ -109,6 +121,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         self._use_lifo = use_lifo
         self._ping_timeout_s = pool_ping_timeout
         self.reset_timeout_s = pool_reset_timeout
+        self._leak_after_s = pool_leak_after
         self._max_overflow_given = max_overflow
         self._budget = Budget(pool_size, max_overflow)
         self._gate = FirstConnectGate()
@@ -118,6 +131,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         self._forks = _Forks.count
         self._parked: list[Record] = []
         self._disposed = False
+        _pools.add(self)
 
     # -- checkout ------------------------------------------------------------------------------------------------------
 
@@ -157,6 +171,9 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
                 shell.checkin(record.slot)
                 await_(_nothing())
             self._verify(shell, proxied, deadline)
+        if self._leak_after_s is not None:
+            held = cast(Record, proxied._connection_record)
+            held.leak_watch = LeakWatch(self, shell.loop, self._leak_after_s, held)
         return proxied
 
     def may_lend_now(self) -> bool:
@@ -367,6 +384,11 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         if _checkin and connection is not None and getattr(connection, "is_valid", False):
             connection.invalidate(exception)
 
+    def retire_generation(self, proxied: ProxiedConnection) -> None:
+        """Replace every connection as old as ``proxied`` by and by: the server they lead to has changed its role."""
+        self.logger.info("The server of connection %r has changed its role; replacing all", proxied.dbapi_connection)
+        self._invalidate(proxied, _checkin=False)
+
     def _set_aside(self, record: Record, error: BaseException) -> bool:
         """Let the pool bring the connection of an operation that was cut off to rest; False if it cannot."""
         slot, shell = record.slot, record.shell
@@ -483,6 +505,13 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         """Make the exception a refused caller raises."""
         return refusal_error(self, refused, waited_s)
 
+    # -- warm-up -------------------------------------------------------------------------------------------------------
+
+    async def fill(self, connections: int) -> BaseException | None:
+        """Open connections until ``connections`` are open on this loop; return the error that ended it early."""
+        filled = await self._shell_here().fill(connections)
+        return filled.error if isinstance(filled.error, BaseException) else None
+
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def dispose(self) -> None:
@@ -510,6 +539,30 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
                 shell.clear()  # that loop is not running: what would wait for good-byes drops its sockets
         self._parked.clear()
         self.logger.info("Pool disposed. %s", self.status())
+
+    async def drain(self, deadline_s: float) -> bool:
+        """Take no more callers, wait for what is out, close everything; return whether all came back in time.
+
+        Loops other than the running one are told, and not waited for.
+        """
+        here = self._shell_here()
+        for shell in self._live():
+            if shell is not here and shell.loop.is_running():
+                asyncio.run_coroutine_threadsafe(shell.drain(deadline_s), shell.loop)
+        return await here.drain(deadline_s)
+
+    def _say_goodbye(self) -> None:
+        """Drop every connection this process still has; for the very end, when no loop runs any more."""
+        if self._forks != _Forks.count:
+            return
+        for loop, shell in list(self._shells.items()):
+            if not loop.is_running():
+                for slot in shell.core.slots:
+                    connection = getattr(slot.payload, "dbapi_connection", None)
+                    if connection is not None:
+                        # Its loop may be closed; the goodbye itself is one write to the socket.
+                        with contextlib.suppress(Exception):
+                            connection.abort()
 
     def recreate(self) -> AsyncAdaptedQueuePool:
         """Return a new, empty pool with the same options.

@@ -20,6 +20,7 @@ from sqlalchemy.pool.base import reset_commit, reset_none, reset_rollback
 from sqlalchemy.util.concurrency import is_exit_exception
 
 if TYPE_CHECKING:
+    from forebay._sqlalchemy.leaks import LeakWatch
     from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
 
 __all__ = ["ProxiedConnection", "Record"]
@@ -56,6 +57,7 @@ class Record(ConnectionPoolEntry):
         "finalize_callback",
         "fresh",
         "holder",
+        "leak_watch",
         "pool",
         "shell",
         "slot",
@@ -75,6 +77,7 @@ class Record(ConnectionPoolEntry):
         self.starttime: float = 0
         self.holder: Any = None
         self.at_rest: Callable[[], bool] = _never
+        self.leak_watch: LeakWatch | None = None
         self._soft_invalidate_time: float = 0
         self._info: dict[Any, Any] | None = None
         self._record_info: dict[Any, Any] | None = None
@@ -178,6 +181,7 @@ class Record(ConnectionPoolEntry):
         if connection is None:
             return
         self.finalize_callback.clear()
+        self.end_leak_watch()
         pool = self.pool
         if pool.dispatch.close:
             pool.dispatch.close(connection, self)
@@ -235,8 +239,15 @@ class Record(ConnectionPoolEntry):
         self.finish_checkout()
         self.pool._return_conn(self)
 
+    def end_leak_watch(self) -> None:
+        """Stop watching for how long the connection is held."""
+        watch, self.leak_watch = self.leak_watch, None
+        if watch is not None:
+            watch.returned(self.dbapi_connection)
+
     def finish_checkout(self) -> None:
         """Run what the checkout left to do on the connection, and fire ``checkin``."""
+        self.end_leak_watch()
         connection = self.dbapi_connection
         while self.finalize_callback:
             callback = self.finalize_callback.pop()
@@ -341,6 +352,8 @@ class ProxiedConnection(PoolProxiedConnection):
             if recent is None or record.shell is not recent or recent.loop is not _running_loop():
                 pool._require_home(record)
             if connection is not None and self._nothing_to_do(pool, record, transaction_was_reset):
+                if record.leak_watch is not None:
+                    record.end_leak_watch()
                 self.dbapi_connection = self._connection_record = record.fairy_ref = record.holder = None
                 record.shell.checkin(record.slot)
                 return

@@ -18,6 +18,12 @@ def _coerced(kind: type) -> Any:
 _FROM_STRINGS = {option.name: _coerced(option.kind) for option in OPTIONS if option.name == option.field}
 
 
+#: The server ends its sessions: PostgreSQL's admin shutdown, crash shutdown, cannot connect now.
+_SHUTTING_DOWN = frozenset({"57P01", "57P02", "57P03"})
+#: The server takes no writes: a primary that has become a standby. MySQL: --read-only, InnoDB read only.
+_READ_ONLY: frozenset[str | int] = frozenset({"25006", 1290, 1836})
+
+
 class PooledDialect:
     """Mixin in front of a dialect of SQLAlchemy's."""
 
@@ -32,6 +38,23 @@ class PooledDialect:
         """Return our pool class in the place of SQLAlchemy's ``AsyncAdaptedQueuePool``."""
         chosen: type[Pool] = super().get_pool_class(url)  # type: ignore[misc]  # the dialect's, behind this mixin
         return our_pool_class(chosen)
+
+    def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
+        """Tell whether ``e`` means that the connection is lost; also hears of a server that has changed its role."""
+        code = getattr(e, "sqlstate", None) or (e.args[0] if e.args else None)
+        if code in _SHUTTING_DOWN:
+            # The server closes the connection right after this answer; it may not have got round to it.
+            return True
+        lost: bool = super().is_disconnect(e, connection, cursor)  # type: ignore[misc]  # the dialect's
+        if not lost and isinstance(code, (str, int)) and code in _READ_ONLY:
+            retire = getattr(getattr(connection, "_pool", None), "retire_generation", None)
+            if retire is not None and not _asked_for_read_only(connection.dbapi_connection):
+                retire(connection)
+        return lost
+
+
+def _asked_for_read_only(connection: Any) -> bool:
+    return bool(getattr(connection, "readonly", False) or getattr(connection, "read_only", False))
 
 
 def our_pool_class(chosen: type[Pool]) -> type[Pool]:
