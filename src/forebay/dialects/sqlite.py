@@ -42,6 +42,11 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
         connection = getattr(self._connection, "_connection", None)
         return connection is not None and not connection.in_transaction
 
+    def rollback(self) -> None:
+        """Roll back; with no transaction open that is nothing, and needs neither the thread nor a greenlet."""
+        if not self.at_rest():
+            super().rollback()
+
     def abort(self) -> None:
         """Let the connection's thread close it as soon as it is done with what it runs, without waiting for that."""
         stop = getattr(self._connection, "stop", None)
