@@ -43,7 +43,7 @@ class BudgetSignal(Enum):
     WANTED = "wanted"
     """Another core has callers and no capacity: give up idle connections if you have any."""
     FREED = "freed"
-    """A unit you wanted is yours."""
+    """A unit you wanted is yours, or there is somebody now to ask for one."""
 
 
 Notify = Callable[[BudgetSignal], None]
@@ -155,8 +155,11 @@ class Budget:
         """Give a new core its seat."""
         seat = Seat(self, idle, notify)
         with self._lock:
+            # A core that was alone has not said what it wants: nobody was there to hear it.
+            posts = [(other, BudgetSignal.FREED) for other in self._seats]
             self._seats.append(seat)
             self._refresh()
+        self._post(posts)
         return seat
 
     def forget(self, core: _HasSeat) -> None:
@@ -192,6 +195,8 @@ class Budget:
 
     def take(self, seat: Seat) -> bool:
         """Take one unit for a connect that is about to start, or return ``False``."""
+        if self.used >= self._cap and not seat.credit:
+            return False  # without the lock: whoever is refused here says what it wants next, and that looks again
         with self._lock:
             if seat.credit:
                 seat.credit -= 1

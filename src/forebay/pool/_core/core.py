@@ -732,10 +732,11 @@ class Core(Upkeep):
         if refused_by_budget:
             self._refuse_uncovered(now, RefuseReason.LIMIT, None)
             refused_by_budget = max(0, len(queue) - self.in_flight)
-        if refused_by_budget or self.seat.wanted:
+        # Alone on the budget there is nobody to ask; what our own sockets give back is seen when they close.
+        if self.seat.wanted or (refused_by_budget and self.budget.cores > 1):
             head = queue.head
             self.budget.want(self.seat, refused_by_budget, head.asked_at if head is not None else 0.0)
-        if missing <= 0:
+        if missing <= 0 and (self.min_idle or self.fill_goal or self._owed):
             self._refill(now)
         if self.seat.credit and not refused_by_budget:
             self.budget.give_credit_back(self.seat)

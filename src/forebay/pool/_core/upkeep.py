@@ -106,7 +106,7 @@ class Upkeep(Books):
 
     def _deserves_replacement(self, slot: Slot) -> bool:
         # One that nobody used in its whole life is surplus, unless it belongs to the minimum.
-        return slot.uses > 0 or len(self._idle) <= self._min_idle()
+        return slot.uses > 0 or len(self._idle) <= self.min_idle
 
     def _gap(self) -> float:
         """Pause between two retirements: all live connections fit into the window before the earliest hard end."""
@@ -140,14 +140,16 @@ class Upkeep(Books):
 
     # -- idle time -------------------------------------------------------------------------------------------------
 
-    def _min_idle(self) -> int:
-        return int(min(self.config.min_idle, self._keep))
+    @property
+    def min_idle(self) -> int:
+        """Idle connections to keep ready; never more than may be kept idle."""
+        return min(self.config.min_idle, self.pool_size) if self.pool_size else self.config.min_idle
 
     def _close_idle_too_long(self, now: float) -> None:
         idle = self._idle
         timeout = self.config.idle_timeout_s
         if timeout is not None:
-            while len(idle) > self._min_idle() and idle[0].idle_since + timeout <= now:
+            while len(idle) > self.min_idle and idle[0].idle_since + timeout <= now:
                 self._close_idle(idle[0], CloseReason.IDLE_TIMEOUT, graceful=True)
         grace = self.config.overflow_grace_s
         while (slot := self._first_beyond_keep()) is not None and slot.idle_since + grace <= now:
@@ -170,7 +172,7 @@ class Upkeep(Books):
         to_become_idle = self.in_flight - len(self._queue)
         missing = self._owed - max(0, to_become_idle)
         if self.used:
-            missing = max(missing, self._min_idle() - len(self._idle) - max(0, to_become_idle))
+            missing = max(missing, self.min_idle - len(self._idle) - max(0, to_become_idle))
         if self.fill_goal:
             missing = max(missing, self.fill_goal - self.live - self.in_flight)
         if self.pool_size:
@@ -208,7 +210,7 @@ class Upkeep(Books):
         if timeout is not None and self._slots:
             # Never later than one timeout from now. So a connection that becomes idle after this was computed is looked
             # at in time, and the fast path need not tell anybody.
-            oldest = self._idle[0].idle_since if len(self._idle) > self._min_idle() else now
+            oldest = self._idle[0].idle_since if len(self._idle) > self.min_idle else now
             wake = min(wake, oldest + timeout)
         extra = self._first_beyond_keep()
         if extra is not None:
