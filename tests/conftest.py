@@ -61,6 +61,14 @@ def pgbouncer_session(postgres: PostgresServer) -> Iterator[PgBouncer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def pgbouncer_prepared(postgres: PostgresServer) -> Iterator[PgBouncer]:
+    """A PgBouncer (1.21 or newer) in transaction mode that follows prepared statements, for the whole session."""
+    require("pgbouncer-prepared")
+    with PgBouncer(postgres, mode="transaction", max_prepared_statements=100) as server:
+        yield server
+
+
 @pytest.fixture
 def private_postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL for one test, to kill, pause and restart."""
@@ -135,5 +143,7 @@ async def no_leaked_tasks() -> AsyncIterator[None]:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Put `no_leaked_tasks` in front of every async test's fixtures, so that it is torn down last."""
-    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function):
+    # Hypothesis runs many examples within one life of a fixture and refuses such fixtures.
+    drawn = getattr(getattr(item, "function", None), "is_hypothesis_test", False)
+    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function) and not drawn:
         item.fixturenames.insert(0, "no_leaked_tasks")

@@ -45,13 +45,11 @@ def test_prepared_statements_fail_in_transaction_mode_without_support(pgbouncer:
             two.execute("SELECT 2", prepare=True)
 
 
-def test_prepared_statements_work_where_the_version_follows_them(postgres: PostgresServer) -> None:
+def test_prepared_statements_work_where_the_version_follows_them(pgbouncer_prepared: PgBouncer) -> None:
     """Goal: PgBouncer 1.21 and newer. Method: the same two clients, both prepare."""
-    require("pgbouncer-prepared")
     with (
-        PgBouncer(postgres, max_prepared_statements=100) as pooler,
-        psycopg.connect(pooler.url(), autocommit=True) as one,
-        psycopg.connect(pooler.url(), autocommit=True) as two,
+        psycopg.connect(pgbouncer_prepared.url(), autocommit=True) as one,
+        psycopg.connect(pgbouncer_prepared.url(), autocommit=True) as two,
     ):
         for client in (one, two, one, two):
             assert client.execute("SELECT 2", prepare=True).fetchone() == (2,)

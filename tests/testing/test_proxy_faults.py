@@ -20,6 +20,10 @@ async def proxy(postgres: PostgresServer) -> AsyncIterator[Proxy]:
         yield running
 
 
+_BODY = b"\x00\x03\x00\x00user\x00postgres\x00database\x00test\x00\x00"
+STARTUP = (len(_BODY) + 4).to_bytes(4, "big") + _BODY
+
+
 async def connect(server: PostgresServer, proxy: Proxy | ThreadedProxy) -> asyncpg.Connection:
     """A raw asyncpg connection through the proxy, whose close is bounded whatever the proxy does."""
     return await asyncpg.connect(server.url(via=proxy), ssl=False, command_timeout=10)
@@ -211,6 +215,26 @@ async def test_the_end_of_the_client_reaches_the_server_and_the_reverse(private_
                 await asyncio.sleep(0.001)
             while proxy.links:
                 await asyncio.sleep(0.001)
+
+
+async def test_a_client_that_does_not_read_slows_the_server_down(postgres: PostgresServer, proxy: Proxy) -> None:
+    """Goal: the proxy's memory is bounded. Method: ask for 100 MB and read nothing, then everything."""
+    reader, writer = await asyncio.open_connection(proxy.host, proxy.port, limit=1000)
+    writer.write(STARTUP)
+    while not (await reader.read(1000)).endswith(b"Z\x00\x00\x00\x05I"):
+        pass
+    sql = b"SELECT repeat('x', 1000) FROM generate_series(1, 100000)\x00"
+    writer.write(b"Q" + (len(sql) + 4).to_bytes(4, "big") + sql)
+    before = -1
+    while before != proxy.bytes_down or not before:
+        before = proxy.bytes_down
+        await asyncio.sleep(0.3)
+    assert proxy.bytes_down < 20_000_000
+    while not (await reader.read(1 << 20)).endswith(b"Z\x00\x00\x00\x05I"):
+        pass
+    assert proxy.bytes_down > 100_000_000
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_a_server_that_is_down_resets_the_client(private_postgres: PostgresServer) -> None:

@@ -52,7 +52,8 @@ class _Pipe:
     """One direction of one connection."""
 
     __slots__ = (
-        "_direction", "_loop", "_on_delivery", "_on_end", "_queue", "_queued", "_timer", "ended", "source", "target"
+        "_direction", "_loop", "_on_delivery", "_on_end", "_queue", "_queued", "_timer", "ended", "source", "target",
+        "target_full",
     )  # fmt: skip
 
     def __init__(self, direction: Direction, on_delivery: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
@@ -64,6 +65,7 @@ class _Pipe:
         self._queued = 0
         self._timer: asyncio.Handle | None = None
         self.ended = False
+        self.target_full = False
         self.source: asyncio.Transport | None = None
         self.target: asyncio.Transport | None = None
 
@@ -81,7 +83,7 @@ class _Pipe:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._queue and self.target is not None and not self._direction.stalled:
+        while self._queue and self.target is not None and not self._direction.stalled and not self.target_full:
             due, data = self._queue[0]
             if due > self._loop.time():
                 self._timer = self._loop.call_at(due, self.deliver)
@@ -90,14 +92,13 @@ class _Pipe:
             if isinstance(data, _Mark):
                 self._end(self.target, data)
                 continue
-            if self.target.is_closing():
-                continue
             rest = b""
             if self._direction.chunk is not None:
                 data, rest = data[: self._direction.chunk], data[self._direction.chunk :]
             self._queued -= len(data)
-            self._on_delivery(data)
-            self.target.write(data)
+            if not self.target.is_closing():
+                self._on_delivery(data)
+                self.target.write(data)
             self._let_source_go_on()
             if rest:
                 self._queue.appendleft((due, rest))
@@ -146,6 +147,13 @@ class _Side(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._link.received(data, self._outgoing)
+
+    def pause_writing(self) -> None:
+        self._incoming.target_full = True
+
+    def resume_writing(self) -> None:
+        self._incoming.target_full = False
+        self._incoming.deliver()
 
     def eof_received(self) -> bool:
         self._link.leaving(self._outgoing)

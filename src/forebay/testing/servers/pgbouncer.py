@@ -112,7 +112,7 @@ class PgBouncer(Server):
             config = {row["key"]: row["value"] for row in self.admin("SHOW CONFIG")}
         except psycopg.OperationalError:
             return False
-        return config["unix_socket_dir"] == str(self.folder)
+        return bool(config["unix_socket_dir"] == str(self.folder))
 
     def _connect(self, database: str) -> Any:
         # Any: psycopg is imported late, and the row type differs by caller.
