@@ -174,7 +174,7 @@ def wait_for_orders(path: Path, rows: int) -> None:
 
 
 def test_a_refused_password_is_one_line_and_the_password_is_nowhere(forebay: Run) -> None:
-    """Goal: a message that helps and may be pasted. Method: a server that wants passwords, a wrong one, the right one."""
+    """Goal: a message that helps and may be pasted. Method: a server that wants passwords, a wrong and a right one."""
     with PostgresServer(auth="scram-sha-256") as server:
         right = server.password or ""
         for driver in ("asyncpg", "psycopg"):

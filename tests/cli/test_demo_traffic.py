@@ -6,6 +6,7 @@ import io
 import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from forebay.cli._engine import async_sessionmaker
 from forebay.cli.database import Database, open_engine, parse_database
-from forebay.cli.demo.check import Check, check
+from forebay.cli.demo.check import Check, check, whole
 from forebay.cli.demo.ledger import Amount, Ledger
 from forebay.cli.demo.load import load
 from forebay.cli.demo.model import Base, Order, OrderLine, Sales
@@ -182,6 +183,12 @@ def test_the_ledger_books_a_failed_write_as_unsure() -> None:
 def test_a_check_allows_for_unsure_writes_and_no_more(found: int, passed: bool) -> None:
     """Goal: the bounds are exact. Method: one below, both ends, one above."""
     assert Check("orders", expected=10, unsure=2, found=found).passed is passed
+
+
+@pytest.mark.parametrize(("found", "number"), [(None, 0), (7, 7), (Decimal("1.6E+5"), 160_000), (Decimal(0), 0)])
+def test_a_sum_is_read_however_the_server_writes_it(found: int | Decimal | None, number: int) -> None:
+    """Goal: round sums are no crash. Method: asyncpg's Decimal with an exponent, which once was one, and the others."""
+    assert whole(found) == number
 
 
 def test_a_percentile_is_a_measured_value_at_the_nearest_rank() -> None:

@@ -15,7 +15,7 @@ from forebay.cli.bench.measure import Cell, Row
 from forebay.cli.bench.run import BenchResult
 from forebay.cli.output import machine, versions
 
-#: Terminals at least this wide get the CPU columns too.
+#: Terminals at least this wide get the CPU times too.
 WIDE = 110
 
 
@@ -111,10 +111,10 @@ def _table(data: Mapping[str, Any], *, wide: bool) -> Table:
         table.add_column(heading, justify="right", style="bold" if heading == "forebay" else "")
     table.add_column("of stock", justify="right")
     table.add_column("of raw", justify="right")
+    table.add_column("CPU", justify="right")
     if wide:
         table.add_column("CPU stock", justify="right", style="dim")
         table.add_column("CPU forebay", justify="right", style="dim")
-        table.add_column("CPU of stock", justify="right")
     for each in data["operations"].values():
         cells = [
             each["title"],
@@ -122,9 +122,9 @@ def _table(data: Mapping[str, Any], *, wide: bool) -> Table:
             _ratio(each["ratio"]["forebay/stock"], "bold red"),
             _ratio(each["ratio"]["forebay/raw"], "yellow"),
         ]
+        cells.append(_ratio(each["cpu_ratio"]["forebay/stock"], "bold red"))
         if wide:
             cells += [f"{each[name]['cpu_median_us']:,.1f}" for name in ("stock", "forebay")]
-            cells.append(_ratio(each["cpu_ratio"]["forebay/stock"], "bold red"))
         table.add_row(*cells)
     return table
 
@@ -153,4 +153,8 @@ def _verdict(data: Mapping[str, Any]) -> Text:
         text.append(f"No clear difference, the rounds disagree: {'; '.join(unclear)}. ", style="yellow")
     if not slower and not unclear:
         text.append("Forebay is faster than stock in every operation here. ", style="green")
-    return text.append("Below 1 Forebay is faster. On a busy machine, run it again before relying on it.", style="dim")
+    return text.append(
+        "Below 1 Forebay is faster. CPU: this process's CPU time, of stock's; other work on the machine disturbs it "
+        "less. Run it again before relying on it.",
+        style="dim",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 
 from sqlalchemy import func, select
 
@@ -65,9 +66,8 @@ async def check(sessions: async_sessionmaker[AsyncSession], traffic: Traffic, ch
         wrong_totals = (await session.execute(unbalanced)).scalar_one()
         new_numbers = set(await session.scalars(select(Order.number).where(Order.number >= shop.next_number)))
 
-    def compare(name: str, before: int, amount: Amount, found: object) -> Check:
-        # Sums are Decimal on some servers and NULL over no rows.
-        return Check(name, before + amount.sure, amount.unsure, int(str(found)) if found is not None else 0)
+    def compare(name: str, before: int, amount: Amount, found: int | Decimal | None) -> Check:
+        return Check(name, before + amount.sure, amount.unsure, whole(found))
 
     return [
         compare("orders", len(shop.order_ids), ledger.orders, orders),
@@ -80,3 +80,8 @@ async def check(sessions: async_sessionmaker[AsyncSession], traffic: Traffic, ch
         Check("orders whose lines do not add up", 0, 0, wrong_totals),
         Check("connections not given back", 0, 0, checked_out),
     ]
+
+
+def whole(found: int | Decimal | None) -> int:
+    """Return a sum as an integer: servers answer with a Decimal, which can be ``1.6E+5``, or NULL over no rows."""
+    return int(found or 0)

@@ -84,12 +84,14 @@ async def run_demo(url: str | None, options: Options) -> DemoResult:
                         )
                     load_s = perf_counter() - began
                     traffic = Traffic(sessions, shop, sales_upsert(database.backend))
-                    running = progress.add_task("traffic", total=options.seconds, unit="s")
+                    running = progress.add_task("traffic", total=100, unit="%")
                     await traffic.run(
                         options.seconds,
                         options.tasks,
                         options.seed,
-                        lambda elapsed, done: progress.update(running, completed=min(elapsed, options.seconds)),
+                        lambda elapsed, done: progress.update(
+                            running, completed=min(100, elapsed / options.seconds * 100)
+                        ),
                     )
                 pool = pool_facts(engine)
                 checked_out: int = engine.pool.checkedout()  # type: ignore[attr-defined]
