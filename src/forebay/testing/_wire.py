@@ -13,7 +13,7 @@ from dataclasses import dataclass
 __all__ = ["Direction", "Link", "abort"]
 
 # Above this many queued bytes we stop reading, so that a stalled receiver slows its sender as a real network does.
-_QUEUED_MAX = 1 << 20
+_QUEUED_MAX = 8 << 20
 
 
 class _Mark(enum.Enum):
