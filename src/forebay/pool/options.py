@@ -291,9 +291,9 @@ def _contradictions(values: Mapping[str, Any], named: Mapping[str, str], given: 
             "for at most N connections use pool_size=N, max_overflow=0, and pool_idle_timeout to close idle ones"
         )
     if values["pool_size"] and values["pool_min_idle"] > values["pool_size"]:
-        found.append(f"{both('min_idle', 'pool_size')}: the minimum kept idle is more than the most that is kept")
+        found.append(f"{both('pool_min_idle', 'pool_size')}: the minimum kept idle is more than the most that is kept")
     if values["pool_connect_start"] > values["pool_connect_max"]:
-        found.append(f"{both('connect_start', 'connect_max')}: the start is more than the most")
+        found.append(f"{both('pool_connect_start', 'pool_connect_max')}: the start is more than the most")
     if values["pool_backoff_start"] > values["pool_backoff_max"]:
-        found.append(f"{both('backoff_start', 'backoff_max')}: the first pause is longer than the longest")
+        found.append(f"{both('pool_backoff_start', 'pool_backoff_max')}: the first pause is longer than the longest")
     return found

@@ -1,0 +1,177 @@
+"""The row about a server that stalls as a block is left: every context manager, every driver, cancelled or not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from bench.pool_rows.sides import Outcome, Side, outcome_of
+from forebay.testing.proxy import Proxy
+from forebay.testing.servers._base import Server
+
+__all__ = ["WAYS", "Left", "leave_stalled"]
+
+
+class _Failure(Exception):
+    """What goes wrong in the user's block."""
+
+
+_Block = Callable[[Side, AsyncEngine, Callable[[], None]], AbstractAsyncContextManager[None]]
+
+
+@contextlib.asynccontextmanager
+async def _connect(side: Side, engine: AsyncEngine, stall: Callable[[], None]) -> AsyncIterator[None]:
+    async with engine.connect() as connection:
+        await connection.execute(text("select 1"))
+        stall()
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _begin_failing(side: Side, engine: AsyncEngine, stall: Callable[[], None]) -> AsyncIterator[None]:
+    async with engine.begin() as connection:
+        await connection.execute(text("select 1"))
+        stall()
+        yield
+        raise _Failure
+
+
+@contextlib.asynccontextmanager
+async def _begin(side: Side, engine: AsyncEngine, stall: Callable[[], None]) -> AsyncIterator[None]:
+    async with engine.begin() as connection:
+        await connection.execute(text("select 1"))
+        stall()
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _transaction_failing(side: Side, engine: AsyncEngine, stall: Callable[[], None]) -> AsyncIterator[None]:
+    async with engine.connect() as connection, connection.begin():
+        await connection.execute(text("select 1"))
+        stall()
+        yield
+        raise _Failure
+
+
+@contextlib.asynccontextmanager
+async def _session(side: Side, engine: AsyncEngine, stall: Callable[[], None]) -> AsyncIterator[None]:
+    async with side.AsyncSession(engine) as session:
+        await session.execute(text("select 1"))
+        stall()
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _session_begin_failing(side: Side, engine: AsyncEngine, stall: Callable[[], None]) -> AsyncIterator[None]:
+    async with side.AsyncSession(engine) as session, session.begin():
+        await session.execute(text("select 1"))
+        stall()
+        yield
+        raise _Failure
+
+
+@contextlib.asynccontextmanager
+async def _maker_begin_failing(side: Side, engine: AsyncEngine, stall: Callable[[], None]) -> AsyncIterator[None]:
+    async with side.async_sessionmaker(engine).begin() as session:
+        await session.execute(text("select 1"))
+        stall()
+        yield
+        raise _Failure
+
+
+@contextlib.asynccontextmanager
+async def _maker_begin(side: Side, engine: AsyncEngine, stall: Callable[[], None]) -> AsyncIterator[None]:
+    async with side.async_sessionmaker(engine).begin() as session:
+        await session.execute(text("select 1"))
+        stall()
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _savepoint_failing(side: Side, engine: AsyncEngine, stall: Callable[[], None]) -> AsyncIterator[None]:
+    async with engine.begin() as connection, connection.begin_nested():
+        await connection.execute(text("select 1"))
+        stall()
+        yield
+        raise _Failure
+
+
+#: Way of leaving -> the block. Where a name ends in "commit" the server owes the answer to a COMMIT, which is waited
+#: for until somebody cancels: nobody but the caller knows how long a commit may take.
+WAYS: dict[str, _Block] = {
+    "engine.connect": _connect,
+    "engine.begin, exception": _begin_failing,
+    "connection.begin, exception": _transaction_failing,
+    "begin_nested, exception": _savepoint_failing,
+    "AsyncSession": _session,
+    "session.begin, exception": _session_begin_failing,
+    "sessionmaker.begin, exception": _maker_begin_failing,
+    "engine.begin, commit": _begin,
+    "sessionmaker.begin, commit": _maker_begin,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """How a block was left while the server stalled.
+
+    Attributes:
+        outcome: After how long, counted from the stall; and with which error.
+        works_after: Whether the engine served somebody once the server answered again.
+        left_behind: Connections in use afterwards.
+    """
+
+    outcome: Outcome
+    works_after: bool
+    left_behind: int
+
+    def __str__(self) -> str:
+        return str(self.outcome)
+
+
+async def leave_stalled(
+    side: Side, server: Server, driver: str, way: str, *, cancels: int = 0, bound_s: float = 3.0
+) -> Left:
+    """Leave a block while the server says nothing, cancelled ``cancels`` times (0 to 2), 0.1 s apart."""
+    async with (
+        Proxy(server.host, server.port) as proxy,
+        side.engine(server.url(driver, via=proxy), pool_size=1, max_overflow=0) as engine,
+    ):
+
+        async def block() -> None:
+            async with WAYS[way](side, engine, proxy.stall):
+                pass
+
+        async def cancel() -> None:
+            while not proxy.up.stalled:
+                await asyncio.sleep(0.002)
+            for _ in range(cancels):
+                await asyncio.sleep(0.1)
+                task.cancel()
+
+        task = asyncio.create_task(block())
+        canceller = asyncio.create_task(cancel())
+        while not proxy.up.stalled and not task.done():
+            await asyncio.sleep(0.002)
+        outcome = await outcome_of(task, bound_s)
+        await canceller
+        proxy.cut()  # lets a block go that would never be left
+        proxy.unstall()
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()
+        works = False
+        for _ in range(2):  # stock may hand out what was just cut
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(2), engine.connect() as connection:
+                    works = await connection.scalar(text("select 1")) == 1
+            if works:
+                break
+        return Left(outcome, works, engine.sync_engine.pool.checkedout())  # type: ignore[attr-defined]

@@ -1,0 +1,93 @@
+"""The row about one engine on several event loops: one after the other, and at the same time in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import threading
+import time
+import warnings
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from bench.pool_rows.sides import Side
+from forebay.testing.proxy import ThreadedProxy
+from forebay.testing.servers.postgres import PostgresServer
+
+__all__ = ["Loops", "several_loops"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loops:
+    """How six loops fared on one engine.
+
+    Attributes:
+        worked: Loops whose every query was answered.
+        at_most: Connections open at once, as the network saw it.
+        left_open: Connections open after the last loop had ended.
+        warned: Warnings about what was not closed.
+        errors: What the others raised.
+    """
+
+    worked: int
+    at_most: int
+    left_open: int
+    warned: tuple[str, ...]
+    errors: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"{self.worked} of 6 loops work, at most {self.at_most} connections, {self.left_open} left open,"
+            f" {len(self.warned)} warnings"
+        )
+
+
+async def _work(engine: AsyncEngine, callers: int, rounds: int) -> None:
+    async def caller() -> None:
+        for _ in range(rounds):
+            async with engine.connect() as connection:
+                assert await connection.scalar(text("select 7")) == 7
+
+    await asyncio.gather(*(caller() for _ in range(callers)))
+
+
+def several_loops(side: Side, server: PostgresServer, driver: str = "asyncpg", callers: int = 6) -> Loops:
+    """Use one engine of 3+2 connections in three ``asyncio.run`` in a row, then in three threads; dispose of nothing."""
+    errors: list[str] = []
+    at_most = 0
+
+    def run() -> None:
+        try:
+            asyncio.run(asyncio.wait_for(_work(engine, callers, 5), 20))
+        except Exception as error:
+            errors.append(f"{type(error).__name__}: {error}")
+
+    with warnings.catch_warnings(record=True) as caught, ThreadedProxy(server.host, server.port) as proxy:
+        warnings.simplefilter("always")
+        engine = side.create_async_engine(server.url(driver, via=proxy), pool_size=3, max_overflow=2, pool_timeout=10)
+        for _ in range(3):
+            run()
+            at_most = max(at_most, proxy.open)
+        threads = [threading.Thread(target=run) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            at_most = max(at_most, proxy.open)
+            time.sleep(0.002)
+        gc.collect()
+        time.sleep(0.1)
+        left_open = proxy.open
+        # Only now: what is reported is what the loops left, not what the engine's end would leave.
+        warned = tuple(str(one.message) for one in caught if _is_about_leaving(one.category))
+        with contextlib.suppress(Exception):
+            asyncio.run(engine.dispose())
+        del engine
+        gc.collect()
+    return Loops(6 - len(errors), at_most, left_open, warned, tuple(errors))
+
+
+def _is_about_leaving(category: type[Warning]) -> bool:
+    return issubclass(category, (ResourceWarning, RuntimeWarning)) or category.__name__ == "SAWarning"
