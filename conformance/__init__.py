@@ -7,7 +7,8 @@ from its source distribution, fetched by pip when the runner needs them. How and
 * ``profiles``: which test files, drivers and versions.
 * ``sources``: a virtual environment and an unpacked source distribution for each version.
 * ``databases``: private servers, set up as SQLAlchemy's tests want them.
-* ``plugin`` and ``usage``: run inside SQLAlchemy's pytest; record each outcome, put Forebay in, count its use.
+* ``plugin``, ``usage`` and ``limits``: run inside SQLAlchemy's pytest; record each outcome, put Forebay in and count
+  its use, end a test that hangs.
 * ``running``: one pytest process for each side.
 * ``results``, ``compare``, ``report``: what happened, what differs, how it is shown.
 """

@@ -2,22 +2,25 @@
 
 Loaded by ``-p conformance.plugin`` into the pytest of the version under test, whose environment has neither the
 runner's packages nor the same SQLAlchemy. So this file and ``usage`` import the standard library, pytest and, only
-once SQLAlchemy's own plugin has begun, SQLAlchemy and Forebay.
+once SQLAlchemy's own plugin has begun, SQLAlchemy and Forebay. The same holds for ``limits``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
 
-from conformance import usage
+from conformance import limits, usage
 
 #: Longest traceback kept for one test, characters; the end of it is what tells.
 DETAIL_LIMIT = 6000
+
+#: A hook that surrounds the others of its name and hands on their result.
+Wrapper = Generator[None, object, object]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -94,17 +97,33 @@ class Recorder:
             kind="begin", sqlalchemy=sqlalchemy.__version__, file=sqlalchemy.__file__, collected=len(session.items)
         )
 
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self) -> Wrapper:
+        """Bound the test's setup."""
+        with limits.bounded():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self) -> Wrapper:
+        """Bound the test's own part."""
+        with limits.bounded():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(self) -> Wrapper:
+        """Bound the test's teardown."""
+        with limits.bounded():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Wrapper:
         """Count Forebay's use during the test and its fixtures only, then record the outcome."""
         self._write(kind="start", id=item.nodeid)
         self._reports.clear()
         self._checkouts_before = self._counters.checkouts
         self._counters.active = True
-        try:
-            yield
-        finally:
-            self._counters.active = False
+        result = yield
+        self._counters.active = False
         outcome, detail = _outcome(self._reports)
         self._write(
             kind="test",
@@ -114,6 +133,7 @@ class Recorder:
             duration_s=round(sum(report.duration for report in self._reports), 4),
             ours=self._counters.checkouts - self._checkouts_before,
         )
+        return result
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the report of one phase."""

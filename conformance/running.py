@@ -20,14 +20,11 @@ from conformance.profiles import Suite
 from conformance.results import Outcome, RunResult
 from conformance.sources import Sources, working_copy
 
-#: Longest that one test may take, seconds; SQLAlchemy's slowest take a few.
-TEST_LIMIT_S = 120
-
 #: Longest that a rerun of one test may take, seconds, with the start of pytest.
 RERUN_LIMIT_S = 240.0
 
 #: Plugins of other packages that an environment given by hand may have and SQLAlchemy's tests do not expect.
-_FOREIGN_PLUGINS = ("asyncio", "anyio", "hypothesispytest", "cacheprovider")
+_FOREIGN_PLUGINS = ("asyncio", "anyio", "hypothesispytest", "cacheprovider", "timeout")
 
 
 class Side(Enum):
@@ -121,8 +118,6 @@ class Runner:
             "--tb=native",
             "--rootdir=.",
             "--maxfail=0",  # SQLAlchemy's own setting stops at 250 failures; we want them all
-            f"--timeout={TEST_LIMIT_S}",
-            "--timeout-method=signal",
             *(f"-pno:{plugin}" for plugin in _FOREIGN_PLUGINS),
             "-pconformance.plugin",
             f"--conformance-results={file}",

@@ -36,7 +36,6 @@ _PACKAGES = (
     "aiosqlite",
     "cryptography",
     "pytest",
-    "pytest-timeout",
 )
 
 #: To read the metadata of a source distribution, and to install Forebay, without an environment for each.
