@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import sqlite3
 import statistics
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -52,9 +53,6 @@ def test_it_refuses_a_database_in_memory_and_one_with_its_tables(forebay: Run, t
     assert done.stderr.splitlines() == [
         "forebay: bench compares several connections; a database in memory has one: use a file, or no URL"
     ]
-    import sqlite3
-    from contextlib import closing
-
     file = tmp_path / "theirs.db"
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("CREATE TABLE forebay_bench_entry (n INTEGER)")
@@ -173,7 +171,8 @@ def test_where_forebay_wins_everywhere_it_says_so_and_nothing_else() -> None:
     assert "1 task on 1 connection, pool_pre_ping" in flowing
 
 
-async def test_it_leaves_nothing_in_the_database(forebay: Run, postgres: PostgresServer) -> None:
+@pytest.mark.slow
+def test_it_leaves_nothing_in_the_database(forebay: Run, postgres: PostgresServer) -> None:
     """Goal: safe on a server others use. Method: a whole run on PostgreSQL, then list the tables."""
     postgres.create_database("bench_leaves_nothing")
     url = postgres.url("asyncpg", database="bench_leaves_nothing")

@@ -20,6 +20,9 @@ from forebay.cli.errors import CliError, Refused, is_database_error, reason
 #: making of them after a cancel.
 PATIENCE_S: Final = 20.0
 
+#: Seconds for which a failing DROP TABLE is tried again, and the pause between two tries.
+RETRY_S, RETRY_PAUSE_S = 3.0, 0.25
+
 
 @contextlib.asynccontextmanager
 async def own_tables(database: Database, engine: AsyncEngine, metadata: MetaData) -> AsyncIterator[None]:
@@ -50,7 +53,9 @@ async def own_tables(database: Database, engine: AsyncEngine, metadata: MetaData
             # Both facts matter: why the run ended and what it had to leave behind.
             if isinstance(error, CliError):
                 raise CliError(f"{error}; then {leftover}") from None
-            raise
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            error.add_note(f"forebay: {leftover}")
         raise
     else:
         await _uninterrupted(_remove(database, engine, helper, made), "while tables were being removed")
@@ -131,10 +136,17 @@ async def _remove(database: Database, engine: AsyncEngine, helper: AsyncEngine, 
             await engine.dispose()
             if database.in_memory:
                 return
+            end = asyncio.get_running_loop().time() + RETRY_S
             while made:
-                async with helper.begin() as connection:
-                    await connection.execute(DropTable(made[-1], if_exists=True))
-                made.pop()
+                try:
+                    async with helper.begin() as connection:
+                        await connection.execute(DropTable(made[-1], if_exists=True))
+                    made.pop()
+                except Exception as error:
+                    # A server that is just restarting deserves a few more tries: what we leave is somebody's to clear.
+                    if not is_database_error(error) or asyncio.get_running_loop().time() > end:
+                        raise
+                    await asyncio.sleep(RETRY_PAUSE_S)
             await helper.dispose()
     except Exception as error:
         if not is_database_error(error):
