@@ -57,9 +57,7 @@ def _rows(postgres: PostgresServer, mariadb: MariaDBServer | None, *, quick: boo
         if mariadb is not None and not reason_missing(driver):
             _both(f"server stalls as a block is left ({driver})", lambda side, d=driver: _leaving(side, mariadb, d))
     for driver in ("asyncpg", "psycopg"):
-        _both(
-            f"4 queries timed out ({driver})", lambda side, d=driver: queries_timed_out(side, postgres.url(d))
-        )
+        _both(f"4 queries timed out ({driver})", lambda side, d=driver: queries_timed_out(side, postgres.url(d)))
     for driver in ("asyncpg", "psycopg"):
         _both(f"idle connections killed, no pre-ping ({driver})", lambda side, d=driver: idle_killed(side, postgres, d))
     for driver in ("asyncmy", "aiomysql"):
@@ -77,9 +75,7 @@ def _rows(postgres: PostgresServer, mariadb: MariaDBServer | None, *, quick: boo
 
 
 async def _leaving(side: Side, server: PostgresServer | MariaDBServer, driver: str) -> str:
-    cases = [
-        (way, cancels) for way in WAYS for cancels in (0, 1, 2) if cancels or not way.endswith("commit")
-    ]
+    cases = [(way, cancels) for way in WAYS for cancels in (0, 1, 2) if cancels or not way.endswith("commit")]
     left: list[Left] = await asyncio.gather(
         *(leave_stalled(side, server, driver, way, cancels=cancels) for way, cancels in cases)
     )

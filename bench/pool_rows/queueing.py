@@ -15,7 +15,16 @@ from bench.pool_rows.sides import Outcome, Side, outcome_of
 from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
 
-__all__ = ["ColdPool", "Down", "Impatient", "cold_pool", "impatient_callers", "order_of_service", "server_down", "silent"]
+__all__ = [
+    "ColdPool",
+    "Down",
+    "Impatient",
+    "cold_pool",
+    "impatient_callers",
+    "order_of_service",
+    "server_down",
+    "silent",
+]
 
 
 async def order_of_service(side: Side, url: str) -> str:

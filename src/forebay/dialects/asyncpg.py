@@ -65,15 +65,18 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         await connection._protocol._wait_for_cancellation()
         # A BEGIN that was cut off leaves this set, and the next one would become a savepoint.
         connection._top_xact = None
-        if connection.is_in_transaction():
-            await connection.execute("ROLLBACK")
+        # One simple query, so one round trip: whoever waits for this connection should not be overtaken by a new
+        # connect. Its answer also proves that nothing asked before is still under way.
+        rollback = "ROLLBACK; " if connection.is_in_transaction() else ""
+        pid = int(connection.get_server_pid())
+        status = await connection.execute(f"{rollback}SELECT 1 WHERE pg_catalog.pg_backend_pid() = {pid}")
+        # Behind a pooler a cancel request may still be on its way to whichever query runs next on that server
+        # connection.
+        if status != "SELECT 1":
+            raise ConnectionError("a pooler stands in between, so a cancelled query cannot be told from the next one")
         self._transaction = None
         if hasattr(self, "_started"):  # SQLAlchemy 2.0
             setattr(self, "_started", False)  # noqa: B010 - a name the type checker does not know
-        # Behind a pooler a cancel request may still be on its way to whichever query runs next on that server
-        # connection.
-        if await connection.fetchval("SELECT pg_catalog.pg_backend_pid()") != connection.get_server_pid():
-            raise ConnectionError("a pooler stands in between, so a cancelled query cannot be told from the next one")
 
 
 class AsyncpgDbapi(AsyncAdapt_asyncpg_dbapi):

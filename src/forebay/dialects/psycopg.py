@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import functools
 import os
 import socket
 from typing import Any
@@ -19,6 +22,9 @@ from forebay._sqlalchemy.greenlets import await_
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
+
+# How long a cancelled caller waits until the server has let its query go, in seconds; then the socket is dropped.
+_CANCEL_S = 1.0
 
 
 class PsycopgConnection(AsyncAdapt_psycopg_connection):
@@ -42,11 +48,9 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         from psycopg.pq import ConnStatus, TransactionStatus
 
         pgconn = self._connection.pgconn
-        fd = pgconn.socket if pgconn.status == ConnStatus.OK else -1
-        if fd >= 0 and pgconn.transaction_status == TransactionStatus.ACTIVE:
+        if pgconn.status == ConnStatus.OK and pgconn.transaction_status == TransactionStatus.ACTIVE:
             # Somebody may wait for this very descriptor in the event loop, which would not notice its end.
-            with socket.socket(fileno=os.dup(fd)) as shared:
-                shared.shutdown(socket.SHUT_RDWR)
+            _hang_up(pgconn.socket)
         else:
             self._connection._closed = True
             pgconn.finish()
@@ -66,16 +70,62 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         await_(self._come_clean())
 
     async def _come_clean(self) -> None:
+        from psycopg.rows import tuple_row
+
         # psycopg has asked the server to cancel, and read the cancelled query's answer, before it let the caller go.
         connection = self._connection
-        await connection.rollback()
-        cursor = await connection.execute("SELECT pg_catalog.pg_backend_pid()")
-        row = await cursor.fetchone()
-        await connection.rollback()
+        cursor = connection.cursor(row_factory=tuple_row)
+        ask = "SELECT pg_catalog.pg_backend_pid()"
+        if self.at_rest():
+            await cursor.execute(ask)
+            row = await cursor.fetchone()
+            await connection.rollback()
+        else:
+            # Both at once, so one round trip: whoever waits for this connection should not be overtaken by a new
+            # connect.
+            await cursor.execute(f"ROLLBACK; {ask}", prepare=False)
+            cursor.nextset()
+            row = await cursor.fetchone()
         # Behind a pooler a cancel request may still be on its way to whichever query runs next on that server
         # connection.
-        if row is None or row[0] != connection.info.backend_pid:
+        if row is None or row[0] != connection.info.backend_pid or not self.at_rest():
             raise ConnectionError("a pooler stands in between, so a cancelled query cannot be told from the next one")
+
+
+def _hang_up(fd: int) -> None:
+    with socket.socket(fileno=os.dup(fd)) as shared, contextlib.suppress(OSError):
+        shared.shutdown(socket.SHUT_RDWR)
+
+
+@functools.cache
+def _bounded(stock: Any) -> Any:
+    """Return psycopg's ``AsyncConnection`` with a bound on how long a cancelled caller waits for the server.
+
+    psycopg keeps the caller until the server has answered the cancelled query: a server that does not answer keeps it
+    for 10 s, or for good in psycopg 3.2.
+    """
+
+    class BoundedAsyncConnection(stock):  # type: ignore[misc]  # a class known only at run time
+        _watchdog: asyncio.TimerHandle | None = None
+
+        async def wait(self, *args: Any, **kw: Any) -> Any:
+            try:
+                return await super().wait(*args, **kw)
+            finally:
+                if self._watchdog is not None:
+                    self._watchdog.cancel()
+                    self._watchdog = None
+
+        async def _try_cancel(self, *, timeout: float = _CANCEL_S) -> None:
+            self._watchdog = asyncio.get_running_loop().call_later(_CANCEL_S, self._give_up)
+            await super()._try_cancel(timeout=min(timeout, _CANCEL_S))
+
+        def _give_up(self) -> None:
+            if not self.closed:
+                _hang_up(self.pgconn.socket)
+
+    BoundedAsyncConnection.__name__ = BoundedAsyncConnection.__qualname__ = stock.__name__
+    return BoundedAsyncConnection
 
 
 class PsycopgDbapi(PsycopgAdaptDBAPI):
@@ -83,7 +133,7 @@ class PsycopgDbapi(PsycopgAdaptDBAPI):
 
     def connect(self, *arg: Any, **kw: Any) -> PsycopgConnection:
         """Open a connection; must run in a greenlet."""
-        creator = kw.pop("async_creator_fn", None) or self.psycopg.AsyncConnection.connect
+        creator = kw.pop("async_creator_fn", None) or _bounded(self.psycopg.AsyncConnection).connect
         if hasattr(PsycopgConnection, "create"):
             return adapt(PsycopgConnection, self, creator(*arg, **kw))
         without_dbapi: Any = PsycopgConnection  # 2.0's class takes the connection alone
