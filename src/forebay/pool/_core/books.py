@@ -104,6 +104,7 @@ class Books:
 
     __slots__ = (
         "__weakref__",
+        "_arrivals",
         "_effects",
         "_fast_grants",
         "_idle",
@@ -151,6 +152,7 @@ class Books:
         self.live = 0
         self.in_flight = 0
         self._resetting = 0
+        self._arrivals = 0
         self._fast_grants = 0
         self._leases_ended = 0
         self._use_s = 0.0
@@ -182,9 +184,11 @@ class Books:
         """
         if slot.home is not self:
             raise Misuse(f"{input.value}: {slot!r} belongs to another pool")
-        if (slot.state, input) in TABLE and (input is not SlotInput.REPLACE or slot.owner is not None):
+        # Only who owns, or owned, a connection can wait for another one in its place.
+        replaces = input is SlotInput.REPLACE
+        if (slot.state, input) in TABLE and not (replaces and slot.owner is None):
             return True
-        if slot.taken_from is not None and input in LATE[slot.taken_from]:
+        if slot.taken_from is not None and input in LATE[slot.taken_from] and not (replaces and not slot.taken_owner):
             return False
         what = f"{input.value} is not possible for slot {slot.id}, which is {slot.state.value}"
         if input in _FROM_BORROWER:
@@ -219,6 +223,7 @@ class Books:
         slot.state = SlotState.LENT
         slot.owner = waiter.owner
         slot.asked_at = waiter.asked_at
+        slot.place = waiter.place
         slot.lent_at = now
         slot.uses += 1
         waiter.state = WaiterState.GRANTED
@@ -279,9 +284,9 @@ class Books:
     # -- waiters ---------------------------------------------------------------------------------------------------
 
     def _new_waiter(
-        self, now: float, owner: object, asked_at: float, deadline: float | None, nowait: bool = False
+        self, now: float, owner: object, place: int, asked_at: float, deadline: float | None, nowait: bool = False
     ) -> Waiter:
-        waiter = Waiter(self._next_waiter_id, owner, asked_at, now, deadline, nowait)
+        waiter = Waiter(self._next_waiter_id, owner, place, asked_at, now, deadline, nowait)
         self._next_waiter_id += 1
         self.counters.waits += 1
         return waiter

@@ -17,6 +17,7 @@ up.
 
 from __future__ import annotations
 
+import math
 import random
 
 from forebay.pool._core.config import CoreConfig
@@ -36,7 +37,18 @@ class ConnectPolicy:
         error: The shell's token for the last failure, or ``None`` since the last success.
     """
 
-    __slots__ = ("_config", "_rng", "_was_full", "error", "failures", "retry_at", "target", "window")
+    __slots__ = (
+        "_config",
+        "_failed_at",
+        "_rng",
+        "_rounds",
+        "_was_full",
+        "error",
+        "failures",
+        "retry_at",
+        "target",
+        "window",
+    )
 
     def __init__(self, config: CoreConfig, rng: random.Random) -> None:
         self._config = config
@@ -51,6 +63,8 @@ class ConnectPolicy:
         self.target: int | None = None
         self.error: object = None
         self._was_full = False
+        self._rounds = 0
+        self._failed_at = -math.inf
 
     def may_start(self, now: float, in_flight: int, live: int, wanted_by_caller: bool) -> bool:
         """Return whether a connect may start now; arms the pause that must pass first when the target forbids it.
@@ -85,11 +99,13 @@ class ConnectPolicy:
     def succeeded(self) -> None:
         """Take note of a connect that went well."""
         self.failures = 0
+        self._rounds = 0
+        self._failed_at = -math.inf
         self.error = None
         self.retry_at = None
         self.window = min(self.window + 1, self._config.connect_in_flight_max)
 
-    def failed(self, now: float, kind: ConnectFailure, error: object, live: int) -> None:
+    def failed(self, now: float, kind: ConnectFailure, error: object, live: int, began_at: float) -> None:
         """Take note of a failed connect and arm the back-off.
 
         Args:
@@ -97,8 +113,12 @@ class ConnectPolicy:
             kind: What kind of failure.
             error: The shell's token for it.
             live: Open connections, ≥ 0.
+            began_at: When the connect began. Those that began together and fail together lengthen the pause once.
         """
         self.failures += 1
+        if began_at >= self._failed_at:
+            self._rounds += 1
+        self._failed_at = now
         self.error = error
         self.window = 1
         self._was_full = kind is ConnectFailure.CAPACITY and live > 0
@@ -107,7 +127,7 @@ class ConnectPolicy:
         if kind is ConnectFailure.PERMANENT:
             self.retry_at = now + self._config.permanent_retry_s
         else:
-            self.retry_at = now + self._pause(self.failures)
+            self.retry_at = now + self._pause(self._rounds)
 
     def _pause_is_over(self, now: float) -> bool:
         return self.retry_at is None or now >= self.retry_at

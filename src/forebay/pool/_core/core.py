@@ -116,6 +116,7 @@ class Core(Upkeep):
         slot.state = _LENT
         slot.owner = owner
         slot.lent_at = slot.asked_at = now
+        slot.place = self._arrivals = self._arrivals + 1
         slot.uses += 1
         self._fast_grants += 1
         self.history.append(slot.note_acquire)
@@ -177,7 +178,8 @@ class Core(Upkeep):
             TooManyWaiting: ``max_waiting`` are queued.
         """
         self._admit()
-        waiter = self._new_waiter(now, owner, now, deadline)
+        self._arrivals += 1
+        waiter = self._new_waiter(now, owner, self._arrivals, now, deadline)
         self._queue.append(waiter)
         return waiter
 
@@ -198,7 +200,8 @@ class Core(Upkeep):
         if len(self._queue) >= self.in_flight + self._connectable(now):
             self.counters.turned_away += 1
             raise LimitReached(self.policy.error)
-        waiter = self._new_waiter(now, owner, now, None, nowait=True)
+        self._arrivals += 1
+        waiter = self._new_waiter(now, owner, self._arrivals, now, None, nowait=True)
         self._queue.append(waiter)
         return waiter
 
@@ -291,7 +294,7 @@ class Core(Upkeep):
             return
         self.in_flight -= 1
         self.counters.connect_failures += 1
-        self.policy.failed(now, kind, error, self.live)
+        self.policy.failed(now, kind, error, self.live, slot.opening_at)
         self._replacement_failed(now, slot)
         self._gone(slot, closing=False)
         self._connect_failed(now, kind, error)
@@ -354,14 +357,13 @@ class Core(Upkeep):
         is refused in phase ``PING``; in a pool that is closed, with ``CLOSED``.
         """
         ordinary = self._legal(slot, SlotInput.REPLACE)
-        asked_at = slot.asked_at
         if ordinary:
             self.counters.replaced += 1
             self._leave_and_close(now, slot, CloseReason.PING_FAILED, graceful=False)
             self._ping_failed(slot)
         else:
             slot.taken_from = None
-        waiter = self._new_waiter(now, owner, asked_at, deadline)
+        waiter = self._new_waiter(now, owner, slot.place, slot.asked_at, deadline)
         self._queue.put_back(waiter)
         if self.mode is not CoreMode.OPEN:
             self._refuse(now, waiter, RefuseReason.CLOSED, Phase.PING, None)
@@ -568,6 +570,7 @@ class Core(Upkeep):
                 # A connection the pool itself is pinging has no owner, but a ping that will be reported on.
                 if state is not _IDLE:
                     slot.taken_from = state
+                    slot.taken_owner = slot.owner is not None
                 self._leave_and_close(now, slot, CloseReason.TERMINATED, graceful=False)
 
     # -- settings, time, budget ------------------------------------------------------------------------------------

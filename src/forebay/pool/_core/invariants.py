@@ -105,7 +105,7 @@ def _waiting(core: Core) -> Iterator[tuple[str, str]]:
     for waiter in waiters:
         if waiter.state is not WaiterState.WAITING or waiter.slot is not None:
             yield "I5", f"{waiter!r} is queued"
-    if any(before.asked_at > after.asked_at for before, after in pairwise(waiters)):
+    if any(before.place >= after.place for before, after in pairwise(waiters)):
         yield "I6", f"queue is {waiters!r}"
     if waiters and core._idle:
         yield "I3", f"{len(core._idle)} idle, {len(waiters)} waiting"

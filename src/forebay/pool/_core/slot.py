@@ -25,7 +25,8 @@ class Slot:
         payload: The shell's own (its connection record). The core never looks at it.
         opened_at: When the connect finished. Seconds, as all times here.
         lent_at: When the current lease began.
-        asked_at: When the current owner began to wait; its place in the order of arrival.
+        asked_at: When the current owner came.
+        place: Its number in the order of arrival, kept when it has to wait again.
         idle_since: When it last became idle.
         retire_at: When the pool starts to look for a replacement.
         hard_at: When it may not be lent any more.
@@ -33,6 +34,7 @@ class Slot:
         close_reason: Why it is closing.
         graceful: The close under way is a polite one, which may still be cut short.
         taken_from: The state it was in when ``CANCEL`` or ``TERMINATE`` took it away; its holder may report once more.
+        taken_owner: It had an owner then.
         replaces: The old slot this connect is to replace, when it is one of those.
         replaced_by: The connect that is to replace this one.
         promised: Its unit was promised to another event loop's core.
@@ -55,6 +57,7 @@ class Slot:
         "opening_at",
         "owner",
         "payload",
+        "place",
         "promised",
         "replaced_by",
         "replaces",
@@ -62,6 +65,7 @@ class Slot:
         "state",
         "suspect",
         "taken_from",
+        "taken_owner",
         "uses",
     )
 
@@ -78,6 +82,7 @@ class Slot:
         self.opened_at = math.inf
         self.lent_at = math.inf
         self.asked_at = math.inf
+        self.place = 0
         self.idle_since = math.inf
         self.retire_at = math.inf
         self.hard_at = math.inf
@@ -85,6 +90,7 @@ class Slot:
         self.close_reason: CloseReason | None = None
         self.graceful = False
         self.taken_from: SlotState | None = None
+        self.taken_owner = False
         self.replaces: Slot | None = None
         self.replaced_by: Slot | None = None
         self.promised = False

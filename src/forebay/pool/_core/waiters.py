@@ -24,7 +24,8 @@ class Waiter:
     Attributes:
         id: Number within its core, from 1, in order of creation.
         owner: Who waits; becomes the owner of the slot.
-        asked_at: Arrival in seconds, which is its place in the order. A waiter made by ``replace`` keeps its first one.
+        place: Number in the order of arrival. A waiter made by ``replace`` keeps the one its owner had.
+        asked_at: When its owner came, in seconds.
         queued_at: When it entered the queue, in seconds.
         deadline: When it must be done, or ``None``.
         nowait: It came with ``pool_timeout=0``: no deadline, but refused as soon as nothing covers it any more.
@@ -34,13 +35,33 @@ class Waiter:
         lease: ``slot.uses`` at that moment: says whether the grant is still its own.
     """
 
-    __slots__ = ("asked_at", "deadline", "id", "lease", "nowait", "owner", "phase", "queued_at", "slot", "state")
+    __slots__ = (
+        "asked_at",
+        "deadline",
+        "id",
+        "lease",
+        "nowait",
+        "owner",
+        "phase",
+        "place",
+        "queued_at",
+        "slot",
+        "state",
+    )
 
     def __init__(
-        self, id: int, owner: object, asked_at: float, queued_at: float, deadline: float | None, nowait: bool = False
+        self,
+        id: int,
+        owner: object,
+        place: int,
+        asked_at: float,
+        queued_at: float,
+        deadline: float | None,
+        nowait: bool = False,
     ) -> None:
         self.id = id
         self.owner = owner
+        self.place = place
         self.asked_at = asked_at
         self.queued_at = queued_at
         self.deadline = deadline
@@ -98,7 +119,7 @@ class WaiterQueue:
         """
         ahead = []
         for other in self.in_order:
-            if other.asked_at > waiter.asked_at:
+            if other.place > waiter.place:
                 break
             ahead.append(other)
         self.in_order[waiter] = None

@@ -63,7 +63,7 @@ class Socket:
     status: str = "connecting"  # or "open", "closing"
     holder: object = None
     busy: bool = False  # the pool pings or resets it
-    asked_at: float = 0.0
+    arrival: int = 0
     opened_at: float = 0.0
     condemned: bool = False  # lost, or doomed while in use
     suspect: bool = False
@@ -87,6 +87,8 @@ class Witness:
         self.tally = tally
         self.sockets: dict[int, Socket] = {}
         self.queue: list[Waiter] = []
+        self.arrivals = 0
+        self.arrival: dict[Waiter, int] = {}
         self.generation = 1
         self.failures = 0
         self.failed_at = -math.inf
@@ -137,9 +139,12 @@ class Witness:
             return
         if self.queue:
             raise Violation(f"I6: a newcomer was served before {self.queue[0]}")
-        self._take(now, slot, args[0], now)
+        self.arrivals += 1
+        self._take(now, slot, args[0], self.arrivals)
 
     def _on_wait(self, now: float, args: tuple[Any, ...], waiter: Waiter) -> None:
+        self.arrivals += 1
+        self.arrival[waiter] = self.arrivals
         self.queue.append(waiter)
 
     _on_wait_nowait = _on_wait
@@ -148,6 +153,7 @@ class Witness:
         (waiter,) = args
         if waiter in self.queue:
             self.queue.remove(waiter)
+            del self.arrival[waiter]
             return
         for socket in self.sockets.values():
             if socket.holder is not None and socket.holder == waiter.owner:
@@ -166,12 +172,13 @@ class Witness:
     def _on_replace(self, now: float, args: tuple[Any, ...], waiter: Waiter) -> None:
         slot = args[0]
         socket = self.sockets.get(slot.id)
-        asked_at = slot.asked_at if socket is None else socket.asked_at
+        arrival = slot.place if socket is None else socket.arrival
         self._let_go(slot)
         if socket is not None and socket.status == "open":
             self._ping_failed(socket)
-        place = next((i for i, other in enumerate(self.queue) if other.asked_at > asked_at), len(self.queue))
-        self.queue.insert(place, waiter)
+        self.arrival[waiter] = arrival
+        self.queue.append(waiter)
+        self.queue.sort(key=self.arrival.__getitem__)
 
     def _on_detach(self, now: float, args: tuple[Any, ...], result: object) -> None:
         self._remove(args[0])
@@ -279,7 +286,7 @@ class Witness:
                 del self.queue[0]
                 if waiter.deadline is not None and waiter.deadline <= now:
                     raise Violation(f"I8: {waiter} was served at {now:.6g}, after its deadline")
-                self._take(now, slot, waiter.owner, waiter.asked_at)
+                self._take(now, slot, waiter.owner, self.arrival.pop(waiter))
             case Refuse():
                 self._check_refusal(now, name, args, effect)
             case Close(slot, reason, graceful):
@@ -320,6 +327,7 @@ class Witness:
         if waiter not in self.queue:
             raise Violation(f"I5: {waiter} was refused, but does not wait")
         self.queue.remove(waiter)
+        del self.arrival[waiter]
         match refusal.reason:
             case RefuseReason.TIMEOUT:
                 if waiter.deadline is None or waiter.deadline > now:
@@ -339,7 +347,7 @@ class Witness:
 
     # -- books -------------------------------------------------------------------------------------------------------
 
-    def _take(self, now: float, slot: Slot, owner: object, asked_at: float) -> None:
+    def _take(self, now: float, slot: Slot, owner: object, arrival: int) -> None:
         socket = self.sockets.get(slot.id)
         if socket is None or not socket.free:
             raise Violation(f"I2: {slot} was lent to {owner!r}, but it is {socket}")
@@ -350,7 +358,7 @@ class Witness:
         if any(other.holder == owner for other in self.sockets.values()):
             raise Violation(f"I5: {owner!r} holds two connections")
         socket.holder = owner
-        socket.asked_at = asked_at
+        socket.arrival = arrival
 
     def _let_go(self, slot: Slot) -> None:
         socket = self.sockets.get(slot.id)
