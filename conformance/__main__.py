@@ -94,7 +94,12 @@ def _compare(runner: Runner, suite: Suite, tests: Sequence[str]) -> report.Entry
 
 def _reruns(runner: Runner, suite: Suite, comparison: Comparison) -> dict[str, Rerun]:
     """Run failing tests again, one by one, unless they are too many for an accident."""
-    failing = [regression.id for regression in comparison.regressions if regression.difference is Difference.FAILS]
+    failing = [
+        regression.id
+        for regression in comparison.regressions
+        if regression.difference is Difference.FAILS
+        and not (regression.ours is not None and regression.ours.never_an_accident)
+    ]
     if len(failing) > RERUNS_MAX:
         print(f"{len(failing)} tests fail in ours only: too many to run each of them again")
         return {}

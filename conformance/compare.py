@@ -145,13 +145,14 @@ def settle(comparison: Comparison, reruns: Mapping[str, Rerun]) -> Comparison:
     """Move the regressions that a rerun did not show again to ``flaky``.
 
     Only our own pass acquits: a test that stock fails as well when alone needs its neighbours, and failed among
-    them in ours.
+    them in ours. A test that hung or crashed is not acquitted at all.
     """
     regressions: list[Regression] = []
     flaky: list[Regression] = []
     for regression in comparison.regressions:
         again = reruns.get(regression.id)
-        acquitted = again is not None and again.ours in (Outcome.PASSED, Outcome.XPASSED)
+        passed = again is not None and again.ours in (Outcome.PASSED, Outcome.XPASSED)
+        acquitted = passed and not (regression.ours is not None and regression.ours.never_an_accident)
         (flaky if acquitted else regressions).append(regression)
     return replace(comparison, regressions=tuple(regressions), flaky=tuple(flaky))
 

@@ -58,6 +58,7 @@ class Recorder:
         self._file: IO[str] = path.open("w", encoding="utf-8", buffering=1)
         self._counters = usage.Counters()
         self._reports: list[pytest.TestReport] = []
+        self._hung = False
         self._checkouts_before = 0
 
     def _write(self, **record: Any) -> None:
@@ -120,6 +121,7 @@ class Recorder:
         """Count Forebay's use during the test and its fixtures only, then record the outcome."""
         self._write(kind="start", id=item.nodeid)
         self._reports.clear()
+        self._hung = False
         self._checkouts_before = self._counters.checkouts
         self._counters.active = True
         result = yield
@@ -128,12 +130,19 @@ class Recorder:
         self._write(
             kind="test",
             id=item.nodeid,
-            outcome=outcome,
+            outcome="hung" if self._hung else outcome,
             detail=_detail(detail),
             duration_s=round(sum(report.duration for report in self._reports), 4),
             ours=self._counters.checkouts - self._checkouts_before,
         )
         return result
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, Any]:
+        """Note whether it was the bound on its time that ended a phase."""
+        report = yield
+        self._hung |= call.excinfo is not None and call.excinfo.errisinstance(limits.TestTimedOut)
+        return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the report of one phase."""

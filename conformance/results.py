@@ -29,12 +29,18 @@ class Outcome(Enum):
     SKIPPED = "skipped"
     XFAILED = "xfailed"
     XPASSED = "xpassed"
+    HUNG = "hung"  # ended by our bound on its time
     UNFINISHED = "unfinished"  # begun, never ended: the process died or was killed in it
 
     @property
     def bad(self) -> bool:
         """Whether the test found a fault."""
-        return self in (Outcome.FAILED, Outcome.ERROR, Outcome.UNFINISHED)
+        return self in (Outcome.FAILED, Outcome.ERROR) or self.never_an_accident
+
+    @property
+    def never_an_accident(self) -> bool:
+        """Whether a pass of the same test alone is no excuse: what hangs or crashes once has found something."""
+        return self in (Outcome.HUNG, Outcome.UNFINISHED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +154,7 @@ class RunResult:
     @property
     def failed(self) -> int:
         """Tests that found a fault, in any phase."""
-        return self.count(Outcome.FAILED, Outcome.ERROR, Outcome.UNFINISHED)
+        return sum(1 for test in self.tests.values() if test.outcome.bad)
 
     @property
     def skipped(self) -> int:

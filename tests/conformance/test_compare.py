@@ -45,6 +45,7 @@ def run(usage: Usage = NOT_USED, **outcomes: Outcome) -> RunResult:
         (Outcome.PASSED, Outcome.PASSED, None),
         (Outcome.PASSED, Outcome.FAILED, Difference.FAILS),
         (Outcome.PASSED, Outcome.ERROR, Difference.FAILS),
+        (Outcome.PASSED, Outcome.HUNG, Difference.FAILS),
         (Outcome.PASSED, Outcome.UNFINISHED, Difference.FAILS),
         (Outcome.PASSED, Outcome.SKIPPED, Difference.SKIPPED),
         (Outcome.PASSED, Outcome.XFAILED, Difference.SKIPPED),
@@ -99,6 +100,15 @@ def test_a_rerun_acquits_only_if_ours_passes() -> None:
     assert [regression.id for regression in settled.flaky] == ["a"]
     assert [regression.id for regression in settled.regressions] == ["b", "c"]
     assert not settled.ok
+
+
+@pytest.mark.parametrize("outcome", [Outcome.HUNG, Outcome.UNFINISHED])
+def test_a_hang_or_a_crash_is_never_called_flaky(outcome: Outcome) -> None:
+    """Goal: what depends on the tests before it is not waved through. Method: a rerun that passes."""
+    comparison = compare(run(a=Outcome.PASSED), run(IN_USE, a=outcome), ASYNC)
+    settled = settle(comparison, {"a": Rerun("a", stock=Outcome.PASSED, ours=Outcome.PASSED)})
+    assert [regression.id for regression in settled.regressions] == ["a"]
+    assert not settled.flaky
 
 
 def test_a_run_without_forebay_is_not_in_use_and_fails() -> None:

@@ -59,6 +59,18 @@ def test_second_time_lucky():
         raise AssertionError("the first time")
 """
 
+_HANGS = """
+
+def test_hangs():
+    if ours():
+        async def spin():
+            while True:
+                await asyncio.sleep(0)
+        from conformance import limits
+        with limits.bounded(0.1):
+            asyncio.run(spin())
+"""
+
 _DIES = """
 
 def test_dies():
@@ -115,12 +127,13 @@ def test_what_fails_only_on_forebay_is_named_unless_it_passes_when_run_again(
     sdist: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Goal: a regression fails the run, an accident is shown. Method: a test of each kind, told apart by the rerun."""
-    assert conformance(sdist, _WORSE, _FLAKY) == 1
+    assert conformance(sdist, _WORSE, _FLAKY, _HANGS) == 1
     printed = capsys.readouterr().out
     assert "WORSE test/ext/asyncio/test_all.py::test_only_stock_can: stock passed, ours failed" in printed
     assert "    assert not ours()" in printed
     assert "FLAKY (passed when run again alone) test/ext/asyncio/test_all.py::test_second_time_lucky" in printed
-    assert printed.splitlines()[-1] == "3 passed, 1 failed"
+    assert "WORSE test/ext/asyncio/test_all.py::test_hangs: stock passed, ours hung" in printed
+    assert printed.splitlines()[-1] == "3 passed, 2 failed"
 
 
 def test_a_process_that_dies_is_a_fault_and_names_the_test(sdist: Path, capsys: pytest.CaptureFixture[str]) -> None:
