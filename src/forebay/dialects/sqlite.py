@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from threading import Thread
 from typing import Any
@@ -50,8 +51,16 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
     def abort(self) -> None:
         """Let the connection's thread close it as soon as it is done with what it runs, without waiting for that."""
         stop = getattr(self._connection, "stop", None)
-        if stop is not None:  # aiosqlite before 0.22 has no way that does not wait
+        if stop is None:  # aiosqlite before 0.22 has no way that does not wait
+            return
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
             stop()
+        else:
+            # Called where a loop runs, stop() makes a future on it, which the connection's thread resolves later:
+            # perhaps when the loop has ended, and then the thread dies of it.
+            Thread(target=stop, daemon=True).start()
 
     def terminate(self) -> None:
         """Drop the connection without waiting for its thread."""
