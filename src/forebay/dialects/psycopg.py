@@ -124,7 +124,9 @@ def _bounded(stock: Any) -> Any:
             if not self.closed:
                 _hang_up(self.pgconn.socket)
 
+    # It shows in the pool's log lines, which stay as they are in SQLAlchemy.
     BoundedAsyncConnection.__name__ = BoundedAsyncConnection.__qualname__ = stock.__name__
+    BoundedAsyncConnection.__module__ = stock.__module__
     return BoundedAsyncConnection
 
 
