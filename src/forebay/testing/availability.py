@@ -47,7 +47,11 @@ def _module(name: str) -> Callable[[], None]:
     def check() -> None:
         from forebay.testing.servers._base import ServerUnavailable
 
-        if importlib.util.find_spec(name) is None:
+        try:
+            found = importlib.util.find_spec(name) is not None
+        except ModuleNotFoundError:  # not even the package around it
+            found = False
+        if not found:
             raise ServerUnavailable(f"the package {name} is not installed")
 
     return check
@@ -61,10 +65,8 @@ _CHECKS: dict[str, Callable[[], None]] = {
     "pgbouncer-prepared": functools.partial(_pgbouncer, 100),
     **{name: _module(name) for name in ("asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite")},
     # What people run beside SQLAlchemy.
-    **{
-        name: _module(name)
-        for name in ("alembic", "sqlmodel", "fastapi", "httpx", "celery", "advanced_alchemy", "opentelemetry")
-    },
+    "opentelemetry": _module("opentelemetry.instrumentation.sqlalchemy"),
+    **{name: _module(name) for name in ("alembic", "sqlmodel", "fastapi", "httpx", "celery", "advanced_alchemy")},
 }
 
 NAMES = tuple(_CHECKS)
