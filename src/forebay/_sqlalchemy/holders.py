@@ -44,9 +44,19 @@ def holder_here(loop: asyncio.AbstractEventLoop, exact: bool) -> Holder | asynci
     task = asyncio.current_task(loop)
     if not exact:
         return task
-    for frame in frames_here():
-        if not is_ours(frame.f_code):
-            return Holder(task, frame.f_code, frame.f_lineno)
+    # As frames_here() and is_ours() do, but this runs at every checkout of a busy pool: no list, no calls.
+    frame: FrameType | None = sys._getframe(2)
+    left = greenlet.getcurrent().parent
+    for _ in range(_MOST_FRAMES):
+        if frame is None:
+            if left is None or left.gr_frame is None:
+                break
+            frame, left = left.gr_frame, left.parent
+            continue
+        code = frame.f_code
+        if not (_of_ours.get(id(code)) or _judged(code))[1]:
+            return Holder(task, code, frame.f_lineno)
+        frame = frame.f_back
     return Holder(task, None, 0)
 
 
@@ -69,11 +79,13 @@ def frames_here() -> list[FrameType]:
 
 def is_ours(code: CodeType) -> bool:
     """Tell whether code belongs to SQLAlchemy, Forebay or the event loop, and not to the user."""
-    known = _of_ours.get(id(code))
-    if known is None:
-        # Keeping the code object keeps its id from being used again.
-        known = _of_ours[id(code)] = (code, _in_ours(code.co_filename))
-    return known[1]
+    return (_of_ours.get(id(code)) or _judged(code))[1]
+
+
+def _judged(code: CodeType) -> tuple[CodeType, bool]:
+    # Keeping the code object keeps its id from being used again.
+    known = _of_ours[id(code)] = (code, _in_ours(code.co_filename))
+    return known
 
 
 def described(seconds: float, holder: Holder | asyncio.Task[Any] | None) -> str:

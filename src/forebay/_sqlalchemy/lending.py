@@ -15,25 +15,36 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio.session import _AsyncSessionContextManager
 from sqlalchemy.orm import Session
 
+from forebay._sqlalchemy.greenlets import greenlet_spawn
 from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
 from forebay._sqlalchemy.pool_entry import ProxiedConnection
 
-__all__ = ["SessionBlock", "borrowed_now", "connections_of", "give_back_now", "is_unused", "leaving"]
+__all__ = ["SessionBlock", "borrowed", "connections_of", "give_back_now", "is_unused", "leaving"]
 
 # The bound for pools that are not ours; theirs have no option for it.
 _RESET_S = 1.0
 
 
-def borrowed_now(engine: Engine) -> Connection | None:
-    """Return a connection of ``engine`` if one can be had without waiting, else None."""
+async def borrowed(engine: Engine) -> Connection:
+    """Return a connection of ``engine``, without a greenlet where only the pool is waited for.
+
+    Raises:
+        BaseException: What ``engine.connect()`` raises.
+
+    Cancellation: safe; a connection not yet handed over goes to the next caller.
+    """
     pool = engine.pool
-    if not isinstance(pool, AsyncAdaptedQueuePool) or engine._has_events or not pool.may_lend_now():
-        return None
-    try:
-        return engine.connect()
-    except exc.MissingGreenlet:
-        # The idle connection turned out dead, or doubtful. Nothing was taken.
-        return None
+    if isinstance(pool, AsyncAdaptedQueuePool) and not engine._has_events and pool.may_lend_plainly():
+        if not pool.has_idle():
+            if await pool.wait_for_turn():
+                return engine.connect()
+            # Begins at once, so nobody comes in between.
+            return await greenlet_spawn(engine.connect)
+        try:
+            return engine.connect()
+        except exc.MissingGreenlet:
+            pass  # The idle connection turned out dead, or doubtful. Nothing was taken.
+    return await greenlet_spawn(engine.connect)
 
 
 def give_back_now(connection: Connection) -> bool:

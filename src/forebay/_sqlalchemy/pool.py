@@ -151,12 +151,17 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         shell = self._recent
         if shell is None or shell.loop is not _running_loop() or self._forks != _Forks.count:
             shell = self._shell_here()
-        record: Record | None = shell.checkout_nowait()
         deadline = 0.0
-        if record is None or self._pre_ping:
-            deadline = shell.now() + self._timeout
-        if record is None:
-            record = self._wait_for(shell, None, self._timeout)
+        if shell.handed is None:
+            record: Record | None = shell.checkout_nowait()
+            if record is None or self._pre_ping:
+                deadline = shell.now() + self._timeout
+            if record is None:
+                record = self._wait_for(shell, None, self._timeout)
+        else:
+            (record, deadline, error), shell.handed = shell.handed, None
+            if record is None:
+                raise error
         echo = self._should_log_debug()
         proxied = ProxiedConnection(self, record.dbapi_connection, record, echo)
         record.fairy_ref = weakref.ref(proxied)
@@ -176,17 +181,44 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
             held.leak_watch = LeakWatch(self, shell.loop, self._leak_after_s, held)
         return proxied
 
-    def may_lend_now(self) -> bool:
-        """Tell whether :meth:`connect` will most likely not wait: a connection is idle, nothing is to be asked."""
+    def may_lend_plainly(self) -> bool:
+        """Tell whether all that :meth:`connect` may have to wait for is the pool: nothing is to be asked."""
         shell = self._recent
         return (
             shell is not None
             and shell.loop is _running_loop()
-            and bool(shell.core.idle)
             and not self._pre_ping
             and self._forks == _Forks.count
             and not self.dispatch.checkout
         )
+
+    def has_idle(self) -> bool:
+        """Tell whether a connection is idle on the running loop; call it after :meth:`may_lend_plainly` said yes."""
+        shell = self._recent
+        return shell is not None and bool(shell.core.idle)
+
+    async def wait_for_turn(self) -> bool:
+        """Wait in place of :meth:`connect`, which must be called right after and then returns, or raises, at once.
+
+        Saves the greenlet to wait in. Call it after :meth:`may_lend_plainly` said yes.
+
+        Returns:
+            Whether :meth:`connect` may be called outside of a greenlet: nothing is to be asked of the connection.
+
+        Cancellation: safe; as for :meth:`connect`.
+        """
+        shell = cast(Shell, self._recent)
+        deadline = shell.now() + self._timeout
+        try:
+            record: Record = await shell.checkout(self._timeout)
+        except (LimitReached, TooManyWaiting, PoolClosed) as error:
+            shell.handed = None, 0.0, turned_away(self, error)
+        except Exception as error:
+            shell.handed = None, 0.0, error
+        else:
+            shell.handed = record, deadline, None
+            return not record.slot.suspect
+        return True
 
     def may_take_back_now(self, proxied: ProxiedConnection) -> bool:
         """Tell whether closing ``proxied`` needs no I/O and no greenlet: no transaction is open and nobody listens."""

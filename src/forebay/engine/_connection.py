@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection, NestedTransaction, Transaction
 from sqlalchemy.ext.asyncio import engine as _stock
 
 from forebay._sqlalchemy.greenlets import greenlet_spawn
-from forebay._sqlalchemy.lending import borrowed_now, give_back_now, leaving
+from forebay._sqlalchemy.lending import borrowed, give_back_now, leaving
 from forebay._sqlalchemy.proxies import proxy_for
 
 
@@ -44,10 +44,7 @@ class AsyncConnection(_stock.AsyncConnection):
         """
         if self.sync_connection:
             raise exc.InvalidRequestError("connection is already started")
-        connection = borrowed_now(self.sync_engine)
-        if connection is None:
-            connection = await greenlet_spawn(self.sync_engine.connect)
-        self.sync_connection = self._assign_proxied(connection)
+        self.sync_connection = self._assign_proxied(await borrowed(self.sync_engine))
         return self
 
     async def __aenter__(self) -> AsyncConnection:

@@ -138,6 +138,8 @@ class Shell:
         self._performing = False
         self._drained = asyncio.Event()
         self._collected: deque[Any] = deque()
+        # What a caller that waited in another place has got, on its way to the host's checkout.
+        self.handed: Any = None
         self._slept = _time_slept()
         self._keeper = self._keep()
         self._start_keeper()
@@ -335,7 +337,9 @@ class Shell:
         when = self.core.next_wake()
         timer = self._timer
         if timer is not None:
-            if when is not None and timer.when() == when:
+            # One that rings early finds nothing to do and is set anew. Under load, where the next deadline moves with
+            # each connection handed over, that is much less work than setting it each time.
+            if when is not None and timer.when() <= when:
                 return
             timer.cancel()
             self._timer = None
