@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Any
 
 from sqlalchemy import URL
@@ -15,6 +16,8 @@ from forebay._sqlalchemy.adapting import adapt
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
+from forebay.dialects._mysql_tls import tls_arguments, without_tls_words
+from forebay.dialects._tls import EnforcedContext
 
 
 class AiomysqlConnection(AsyncAdapt_aiomysql_connection):
@@ -45,7 +48,19 @@ class AiomysqlDbapi(AsyncAdapt_aiomysql_dbapi):
     def connect(self, *arg: Any, **kw: Any) -> AiomysqlConnection:
         """Open a connection; must run in a greenlet."""
         creator = kw.pop("async_creator_fn", None) or self.aiomysql.connect
-        return adapt(AiomysqlConnection, self, creator(*arg, **kw))
+        connecting = creator(*arg, **kw)
+        if isinstance(kw.get("ssl"), EnforcedContext):
+            connecting = self._encrypted(connecting)
+        return adapt(AiomysqlConnection, self, connecting)
+
+    async def _encrypted(self, connecting: Awaitable[Any]) -> Any:
+        # aiomysql goes on in clear text, without a word, when the server offers no TLS.
+        connection = await connecting
+        writer = getattr(connection, "_writer", None)
+        if writer is not None and writer.get_extra_info("ssl_object") is None:
+            connection.close()
+            raise self.OperationalError(2026, "SSL connection error: TLS is required, but the server offers none")
+        return connection
 
 
 class AiomysqlDialect(PooledDialect, MySQLDialect_aiomysql):
@@ -63,6 +78,15 @@ class AiomysqlDialect(PooledDialect, MySQLDialect_aiomysql):
         import pymysql
 
         return AiomysqlDbapi(aiomysql, pymysql)
+
+    def create_connect_args(self, url: URL, *args: Any) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments ``url`` stands for, with what it says of TLS as a context.
+
+        Raises:
+            sqlalchemy.exc.ArgumentError: What it says of TLS cannot be meant, or a file cannot be read.
+        """
+        positional, arguments = super().create_connect_args(without_tls_words(url), *args)
+        return list(positional), {**arguments, **tls_arguments(url.query)}
 
     @classmethod
     def connect_arguments(cls, url: URL) -> ConnectArguments:

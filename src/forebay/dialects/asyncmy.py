@@ -15,6 +15,7 @@ from forebay._sqlalchemy.adapting import adapt
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
+from forebay.dialects._mysql_tls import tls_arguments, without_tls_words
 
 
 class AsyncmyConnection(AsyncAdapt_asyncmy_connection):
@@ -65,6 +66,15 @@ class AsyncmyDialect(PooledDialect, MySQLDialect_asyncmy):
         import asyncmy
 
         return AsyncmyDbapi(asyncmy)
+
+    def create_connect_args(self, url: URL, *args: Any) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments ``url`` stands for, with what it says of TLS as a context.
+
+        Raises:
+            sqlalchemy.exc.ArgumentError: What it says of TLS cannot be meant, or a file cannot be read.
+        """
+        positional, arguments = super().create_connect_args(without_tls_words(url), *args)
+        return list(positional), {**arguments, **tls_arguments(url.query)}
 
     @classmethod
     def connect_arguments(cls, url: URL) -> ConnectArguments:

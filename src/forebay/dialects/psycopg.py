@@ -22,6 +22,7 @@ from forebay._sqlalchemy.greenlets import await_
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
+from forebay.dialects._libpq import PSYCOPG_WORDS, to_psycopg, with_each_port
 
 # How long a cancelled caller waits until the server has let its query go, in seconds; then the socket is dropped.
 _CANCEL_S = 1.0
@@ -167,6 +168,18 @@ class PsycopgDialect(PooledDialect, PGDialectAsync_psycopg):
         # The two versions construct the module differently; what they set is the same.
         ours.__dict__.update(stock.__dict__)
         return ours
+
+    def create_connect_args(self, url: URL) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments ``url`` stands for; what libpq does not know of its words is translated.
+
+        Raises:
+            sqlalchemy.exc.ArgumentError: A word has a value it cannot have.
+        """
+        plain = with_each_port(url) if url.host is not None and "," in url.host else url
+        plain = plain.difference_update_query(PSYCOPG_WORDS & set(url.query))
+        positional, arguments = super().create_connect_args(plain)  # type: ignore[no-untyped-call]
+        arguments.update(to_psycopg(url.query))
+        return positional, arguments
 
     @classmethod
     def connect_arguments(cls, url: URL) -> ConnectArguments:
