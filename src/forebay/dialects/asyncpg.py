@@ -16,6 +16,7 @@ from forebay._sqlalchemy.greenlets import await_
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
+from forebay.dialects._libpq import ASYNCPG_WORDS, to_asyncpg, with_each_port
 
 _TERMINATE = b"X\x00\x00\x00\x04"
 
@@ -85,6 +86,9 @@ class AsyncpgDbapi(AsyncAdapt_asyncpg_dbapi):
     def connect(self, *arg: Any, **kw: Any) -> AsyncpgConnection:
         """Open a connection; must run in a greenlet."""
         creator = kw.pop("async_creator_fn", None) or self.asyncpg.connect
+        from_url = kw.pop("server_settings_of_url", None)
+        if from_url:
+            kw["server_settings"] = {**from_url, **(kw.get("server_settings") or {})}
         options = {
             "prepared_statement_cache_size": kw.pop("prepared_statement_cache_size", 100),
             "prepared_statement_name_func": kw.pop("prepared_statement_name_func", None),
@@ -106,6 +110,20 @@ class AsyncpgDialect(PooledDialect, PGDialect_asyncpg):
         import asyncpg
 
         return AsyncpgDbapi(asyncpg)  # type: ignore[no-untyped-call]
+
+    def create_connect_args(self, url: URL) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments ``url`` stands for, libpq's words in it translated.
+
+        Raises:
+            sqlalchemy.exc.ArgumentError: A word has a value it cannot have, or asks for what asyncpg cannot do.
+        """
+        plain = with_each_port(url).difference_update_query(ASYNCPG_WORDS & set(url.query))
+        positional, arguments = super().create_connect_args(plain)  # type: ignore[no-untyped-call]
+        arguments.update(to_asyncpg(url.query))
+        if "server_settings" in arguments:
+            # Under a name of its own, to be joined with those of connect_args instead of being replaced by them.
+            arguments["server_settings_of_url"] = arguments.pop("server_settings")
+        return positional, arguments
 
     @classmethod
     def connect_arguments(cls, url: URL) -> ConnectArguments:
