@@ -1,0 +1,39 @@
+"""A server that stalls as a block is left: the block is left all the same. Through a proxy."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bench.pool_rows import OURS
+from bench.pool_rows.leaving import WAYS, leave_stalled
+from forebay.testing.availability import require
+from forebay.testing.servers._base import Server
+
+# A commit that nobody cancels is waited for: only the caller knows how long one may take.
+CASES = [(way, cancels) for way in WAYS for cancels in (0, 1, 2) if cancels or not way.endswith("commit")]
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg", "asyncmy", "aiomysql"])
+async def test_a_block_is_left_within_two_seconds_of_the_stall(driver: str, request: pytest.FixtureRequest) -> None:
+    """Goal: no way out of a block hangs, nor loses a connection, cancelled twice, once or not.
+
+    Method: every way at the same time, each through a proxy of its own that forwards nothing from the end of the
+    block on. Afterwards the server answers again and the engine, of one connection, must serve somebody.
+    """
+    require(driver)
+    server: Server = request.getfixturevalue("postgres" if driver in ("asyncpg", "psycopg") else "mariadb")
+
+    outcomes = await asyncio.gather(
+        *(leave_stalled(OURS, server, driver, way, cancels=cancels, bound_s=2.0) for way, cancels in CASES)
+    )
+    shown = dict(zip(CASES, outcomes, strict=True))
+    assert [case for case, left in shown.items() if left.outcome.hung] == []
+    assert [case for case, left in shown.items() if not left.works_after or left.left_behind] == []
+    wrong = [
+        (case, left.outcome.error)
+        for case, left in shown.items()
+        if case[1] and not isinstance(left.outcome.error, asyncio.CancelledError)
+    ]
+    assert wrong == [], "a cancellation was swallowed"
