@@ -154,7 +154,8 @@ def _dialect_layer_classes() -> Iterator[type[Any]]:
     for module_name, _ in adapted_names().values():
         module = import_module(module_name)
         for _, cls in inspect.getmembers(module, inspect.isclass):
-            if cls.__module__ == module_name:
+            # A dialect's module may have put its connection and cursors into files of their own.
+            if cls.__module__ == module_name or cls.__module__.startswith("forebay.dialects._"):
                 yield cls
 
 

@@ -6,78 +6,28 @@ from typing import Any
 
 from sqlalchemy import URL
 from sqlalchemy.dialects.postgresql.asyncpg import (
-    AsyncAdapt_asyncpg_connection,
     AsyncAdapt_asyncpg_dbapi,
     PGDialect_asyncpg,
+    PGExecutionContext_asyncpg,
 )
 
 from forebay._sqlalchemy.adapting import adapt
-from forebay._sqlalchemy.greenlets import await_
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
-from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
+from forebay.dialects._asyncpg.connection import AsyncpgConnection
 from forebay.dialects._libpq import ASYNCPG_WORDS, to_asyncpg, with_each_port
 
-_TERMINATE = b"X\x00\x00\x00\x04"
 
+class AsyncpgExecutionContext(PGExecutionContext_asyncpg):
+    """SQLAlchemy's execution context; tells a cursor that reads in batches how large they are."""
 
-class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
-    """One asyncpg connection as SQLAlchemy's engine sees it."""
-
-    __slots__ = ()
-
-    def peer_closed(self) -> bool:
-        """Tell, without a query, whether the connection is known to be dead."""
-        connection = self._connection
-        if connection.is_closed():
-            return True
-        transport = getattr(connection, "_transport", None)
-        socket = transport.get_extra_info("socket") if transport is not None else None
-        return socket is not None and socket_hung_up(socket.fileno())
-
-    def at_rest(self) -> bool:
-        """Tell, without a query, whether no transaction is open, so that a rollback would do nothing."""
-        return self._transaction is None
-
-    def abort(self) -> None:
-        """Say good-bye if that needs no waiting, and drop the socket at once; who waits for an answer gets an error."""
-        transport = getattr(self._connection, "_transport", None)
-        if transport is not None and not transport.is_closing() and not transport.get_write_buffer_size():
-            transport.write(_TERMINATE)
-        self._connection.terminate()
-
-    def terminate(self) -> None:
-        """Drop the connection without waiting for the server; the pool closes politely where there is time for it."""
-        self._transaction = None
-        self.abort()
-
-    def come_clean(self) -> None:
-        """Bring the connection to rest after an operation that was cut off; must run in a greenlet.
-
-        Raises:
-            Exception: It does not come clean; it must be dropped.
-        """
-        await_(self._come_clean())
-
-    async def _come_clean(self) -> None:
-        connection: Any = self._connection
-        # asyncpg asks the server to cancel what its caller gave up. Its next operation is held back until the socket of
-        # that request has closed and the cancelled query has been answered, so what comes back now was asked now.
-        await connection._protocol._wait_for_cancellation()
-        # A BEGIN that was cut off leaves this set, and the next one would become a savepoint.
-        connection._top_xact = None
-        # One simple query, so one round trip: whoever waits for this connection should not be overtaken by a new
-        # connect. Its answer also proves that nothing asked before is still under way.
-        rollback = "ROLLBACK; " if connection.is_in_transaction() else ""
-        pid = int(connection.get_server_pid())
-        status = await connection.execute(f"{rollback}SELECT 1 WHERE pg_catalog.pg_backend_pid() = {pid}")
-        # Behind a pooler a cancel request may still be on its way to whichever query runs next on that server
-        # connection.
-        if status != "SELECT 1":
-            raise ConnectionError("a pooler stands in between, so a cancelled query cannot be told from the next one")
-        self._transaction = None
-        if hasattr(self, "_started"):  # SQLAlchemy 2.0
-            setattr(self, "_started", False)  # noqa: B010 - a name the type checker does not know
+    def create_server_side_cursor(self) -> Any:
+        """Return a cursor that reads in batches of ``yield_per`` rows."""
+        cursor = super().create_server_side_cursor()  # type: ignore[no-untyped-call]
+        options = self.execution_options
+        cursor.batch = options.get("yield_per")
+        cursor.most = options.get("max_row_buffer")
+        return cursor
 
 
 class AsyncpgDbapi(AsyncAdapt_asyncpg_dbapi):
@@ -100,6 +50,7 @@ class AsyncpgDialect(PooledDialect, PGDialect_asyncpg):
     """SQLAlchemy's asyncpg dialect on Forebay's connection class."""
 
     supports_statement_cache = True
+    execution_ctx_cls = AsyncpgExecutionContext
 
     #: The extra that brings the driver: ``pip install "forebay[asyncpg]"``.
     extra = "asyncpg"
@@ -124,6 +75,11 @@ class AsyncpgDialect(PooledDialect, PGDialect_asyncpg):
             # Under a name of its own, to be joined with those of connect_args instead of being replaced by them.
             arguments["server_settings_of_url"] = arguments.pop("server_settings")
         return positional, arguments
+
+    def get_driver_connection(self, connection: Any) -> Any:
+        """Return the asyncpg connection, in step with the transaction of ``connection``."""
+        handed_out = getattr(connection, "handed_out", None)
+        return connection._connection if handed_out is None else handed_out()
 
     @classmethod
     def connect_arguments(cls, url: URL) -> ConnectArguments:

@@ -1,0 +1,193 @@
+"""The DBAPI-shaped connection SQLAlchemy's engine uses, over one asyncpg connection.
+
+A transaction costs no round trip of its own: BEGIN rides with its first statement, and the ROLLBACK of one that only
+read is not waited for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
+
+from forebay._sqlalchemy.greenlets import await_
+from forebay.dialects._adapter import socket_hung_up
+from forebay.dialects._asyncpg.cursors import AsyncpgCursor, AsyncpgServerSideCursor
+from forebay.dialects._asyncpg.replies import Begin
+from forebay.dialects._asyncpg.rider import rider_for
+from forebay.dialects._asyncpg.transaction import RiddenTransaction, begin_sql
+
+__all__ = ["AsyncpgConnection"]
+
+_TERMINATE = b"X\x00\x00\x00\x04"
+
+
+class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
+    """One asyncpg connection as SQLAlchemy's engine sees it.
+
+    Attributes:
+        plain: The transaction under way has done nothing but read.
+    """
+
+    __slots__ = ("_rider", "plain")
+
+    def __init__(self, dbapi: Any, connection: Any, **options: Any) -> None:
+        super().__init__(dbapi, connection, **options)  # type: ignore[no-untyped-call]
+        self._rider = rider_for(connection)
+        self.plain = False
+
+    def cursor(self, server_side: bool = False) -> Any:
+        """Return a cursor, or one that reads in batches."""
+        return AsyncpgServerSideCursor(self) if server_side else AsyncpgCursor(self)
+
+    # -- transactions --------------------------------------------------------------------------------------------------
+
+    async def _start_transaction(self) -> None:
+        if self.isolation_level == "autocommit":
+            return
+        connection: Any = self._connection
+        rider = self._rider
+        if rider is not None and rider.can_send and connection._top_xact is None:
+            # What asyncpg believes counts only if it has seen the latest; if not, that was a ROLLBACK of ours.
+            if not (rider.told and connection.is_in_transaction()):
+                rider.begin(begin_sql(self.isolation_level, self.readonly, self.deferrable), None)
+                self._transaction = RiddenTransaction(connection, self.isolation_level, self.readonly, self.deferrable)
+                self.plain = True
+                return
+        elif rider is not None and not rider.told:
+            await connection._protocol.query("SELECT", None)
+        self.plain = False
+        transaction = connection.transaction(
+            isolation=self.isolation_level, readonly=self.readonly, deferrable=self.deferrable
+        )
+        await transaction.start()
+        self._transaction = transaction
+
+    def failed(self) -> None:
+        """Take note that a statement failed."""
+        self.plain = False
+        rider = self._rider
+        if rider is not None:
+            if rider.forget_begin():
+                self._transaction = None  # never sent
+            elif rider.replies.begin is Begin.REFUSED:
+                rider.replies.begin = Begin.NONE
+                self._transaction = None
+
+    def rollback(self) -> None:
+        """Roll the transaction back, if there is one; must run in a greenlet."""
+        transaction = self._transaction
+        if transaction is not None:
+            self._end(transaction.rollback)
+
+    def commit(self) -> None:
+        """Commit the transaction, if there is one; must run in a greenlet."""
+        transaction = self._transaction
+        if transaction is not None:
+            self._end(transaction.commit)
+
+    def _end(self, how: Any) -> None:
+        try:
+            await_(self._end_and_forget(how))
+        except Exception as error:
+            self._handle_exception(error)
+
+    async def _end_and_forget(self, how: Any) -> None:
+        # Outside of a greenlet this body never runs, and the transaction stays as it is.
+        try:
+            await how()
+        finally:
+            self._transaction = None
+
+    def set_isolation_level(self, level: Any) -> None:
+        """Roll back, and begin what follows at ``level``."""
+        self.rollback()
+        self.isolation_level = self._isolation_setting = level
+
+    def at_rest(self) -> bool:
+        """Tell, without a query, whether no transaction is open, so that a rollback would do nothing."""
+        return self._transaction is None
+
+    # -- the driver's connection, in the hands of the user -------------------------------------------------------------
+
+    @property
+    def driver_connection(self) -> Any:
+        """The asyncpg connection, which knows the truth about the transaction."""
+        return self.handed_out()
+
+    def run_async(self, fn: Any) -> Any:
+        """Await what ``fn`` makes of the asyncpg connection; must run in a greenlet."""
+        return await_(fn(self.handed_out()))
+
+    def handed_out(self) -> Any:
+        """Return the asyncpg connection for somebody who will use it directly."""
+        connection: Any = self._connection
+        self.plain = False
+        transaction = self._transaction
+        if self._rider is not None and not connection.is_closed():
+            self.tell_the_truth()
+            if isinstance(transaction, RiddenTransaction) and transaction.is_open:
+                connection._top_xact = transaction
+        return connection
+
+    def tell_the_truth(self) -> None:
+        """Make asyncpg believe what is true of the transaction."""
+        rider = self._rider
+        if rider is not None and not rider.told:
+            rider.tell(in_transaction=self._transaction is not None)
+
+    # -- liveness ------------------------------------------------------------------------------------------------------
+
+    async def _async_ping(self) -> None:
+        # A simple query: one round trip, and nothing a pooler in transaction mode could come between.
+        await self._connection.execute("SELECT 1")  # type: ignore[attr-defined]  # not in SQLAlchemy's protocol
+
+    def peer_closed(self) -> bool:
+        """Tell, without a query, whether the connection is known to be dead."""
+        connection = self._connection
+        if connection.is_closed():
+            return True
+        transport = getattr(connection, "_transport", None)
+        socket = transport.get_extra_info("socket") if transport is not None else None
+        return socket is not None and socket_hung_up(socket.fileno())
+
+    def abort(self) -> None:
+        """Say good-bye if that needs no waiting, and drop the socket at once; who waits for an answer gets an error."""
+        transport = getattr(self._connection, "_transport", None)
+        if transport is not None and not transport.is_closing() and not transport.get_write_buffer_size():
+            transport.write(_TERMINATE)
+        self._connection.terminate()
+
+    def terminate(self) -> None:
+        """Drop the connection without waiting for the server; the pool closes politely where there is time for it."""
+        self._transaction = None
+        self.abort()
+
+    def come_clean(self) -> None:
+        """Bring the connection to rest after an operation that was cut off; must run in a greenlet.
+
+        Raises:
+            Exception: It does not come clean; it must be dropped.
+        """
+        await_(self._come_clean())
+
+    async def _come_clean(self) -> None:
+        connection: Any = self._connection
+        # asyncpg asks the server to cancel what its caller gave up. Its next operation is held back until the socket of
+        # that request has closed and the cancelled query has been answered, so what comes back now was asked now.
+        await connection._protocol._wait_for_cancellation()
+        # A BEGIN that was cut off leaves this set, and the next one would become a savepoint.
+        connection._top_xact = None
+        # One simple query, so one round trip: whoever waits for this connection should not be overtaken by a new
+        # connect. Its answer also proves that nothing asked before is still under way.
+        untold = self._rider is not None and not self._rider.told
+        rollback = "ROLLBACK; " if untold or connection.is_in_transaction() else ""
+        pid = int(connection.get_server_pid())
+        status = await connection.execute(f"{rollback}SELECT 1 WHERE pg_catalog.pg_backend_pid() = {pid}")
+        # Behind a pooler a cancel request may still be on its way to whichever query runs next on that server
+        # connection.
+        if status != "SELECT 1":
+            raise ConnectionError("a pooler stands in between, so a cancelled query cannot be told from the next one")
+        self._transaction = None
+        if hasattr(self, "_started"):  # SQLAlchemy 2.0
+            setattr(self, "_started", False)  # noqa: B010 - a name the type checker does not know

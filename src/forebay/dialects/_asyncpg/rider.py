@@ -1,0 +1,269 @@
+"""The protocol between asyncpg's and its transport: it sends our BEGIN and ROLLBACK, and swallows their replies.
+
+BEGIN is held back until asyncpg writes, and goes out in front of that in the same write: Parse, Bind and Execute in the
+extended protocol, then Flush and no Sync. So it forms one group with the statement, and when BEGIN fails the server
+skips the statement; asyncpg gets the true error. (As a simple query BEGIN could fail and the statement run all the
+same, in autocommit.) Because of Flush its answer comes before the statement's, however slow that is: it
+tells that the server is there.
+
+ROLLBACK is held back until the loop has run what is ready, so that a BEGIN that follows at once joins it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from forebay.dialects._asyncpg.replies import Begin, Replies, ReplyError
+
+__all__ = ["Rider", "rider_for"]
+
+_log = logging.getLogger("forebay.dialects.asyncpg")
+
+
+def _message(kind: bytes, body: bytes) -> bytes:
+    return kind + (4 + len(body)).to_bytes(4, "big") + body
+
+
+_BIND_EXECUTE_FLUSH = _message(b"B", b"\0" * 8) + _message(b"E", b"\0" * 5) + _message(b"H", b"")
+_ROLLBACK = _message(b"Q", b"ROLLBACK\0")
+
+_begins: dict[str, bytes] = {}
+
+
+def _begin_message(sql: str) -> bytes:
+    message = _begins.get(sql)
+    if message is None:
+        message = _begins[sql] = _message(b"P", b"\0" + sql.encode() + b"\0\0\0") + _BIND_EXECUTE_FLUSH
+    return message
+
+
+class Rider(asyncio.Protocol):
+    """Stands between the transport and asyncpg's protocol of one connection.
+
+    Attributes:
+        late: The server was given up because BEGIN was not answered within its bound.
+        fault: What was wrong with the server's replies, if something was.
+    """
+
+    __slots__ = (
+        "_begin",
+        "_connection",
+        "_inner",
+        "_loop",
+        "_mute",
+        "_rollback",
+        "_rollback_at",
+        "_transport",
+        "_watchdog",
+        "_write",
+        "fault",
+        "late",
+        "replies",
+    )
+
+    def __init__(self, connection: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self.replies = Replies()
+        self.late = False
+        self.fault: ReplyError | None = None
+        self._connection = connection
+        self._inner: Any = connection._protocol
+        self._transport: Any = connection._transport
+        self._loop = loop
+        self._write: Any = self._transport.write
+        self._begin = b""
+        self._rollback = b""
+        self._rollback_at = 0.0
+        self._mute = False
+        self._watchdog: asyncio.TimerHandle | None = None
+        # asyncpg keeps the transport it was given, so its writes are met at the transport.
+        self._transport.write = self.write
+        self._transport.writelines = self.writelines
+        self._transport.set_protocol(self)
+
+    # -- what the adapter asks -----------------------------------------------------------------------------------------
+
+    @property
+    def told(self) -> bool:
+        """Whether what asyncpg believes of the transaction is true."""
+        return self.replies.told
+
+    @property
+    def can_send(self) -> bool:
+        """Whether a command of ours may be sent; asyncpg must have no operation under way."""
+        # While asyncpg cancels a query it holds its own next operation back, and ours would overtake it: the cancel
+        # request could hit it.
+        return self.replies.framed and not self._inner._is_cancelling() and self._inner.is_connected()
+
+    @property
+    def begin_is_held(self) -> bool:
+        """Whether BEGIN has not been written yet."""
+        return bool(self._begin)
+
+    @property
+    def begin_unanswered(self) -> bool:
+        """Whether the server has not answered BEGIN: nothing that follows it can have had an effect that lasts."""
+        return bool(self._begin) or self.replies.begin is Begin.SENT
+
+    def begin(self, sql: str, bound_s: float | None) -> None:
+        """Send ``sql`` in front of what asyncpg writes next.
+
+        Args:
+            sql: The text of BEGIN.
+            bound_s: Seconds in which it must be answered, or the connection is dropped, > 0; None for no bound.
+        """
+        self._begin = _begin_message(sql)
+        self.replies.begin = Begin.NONE
+        if bound_s is not None:
+            self._watchdog = self._loop.call_later(bound_s, self._give_up)
+
+    def forget_begin(self) -> bool:
+        """Take a BEGIN back that was not written; return whether there was one."""
+        held, self._begin = self._begin, b""
+        if held:
+            self._end_watch()
+        return bool(held)
+
+    def roll_back(self) -> None:
+        """Send ROLLBACK and do not wait for the reply."""
+        self.replies.rollback_sent()
+        self._rollback = _ROLLBACK
+        self._rollback_at = self._loop.time()
+        self._loop.call_soon(self._flush)
+
+    def overdue(self, bound_s: float) -> bool:
+        """Tell whether a ROLLBACK was sent more than ``bound_s`` seconds ago and is not answered."""
+        return (
+            self.replies.pending
+            and self.replies.begin is not Begin.SENT
+            and self._loop.time() - self._rollback_at > bound_s
+        )
+
+    def tell(self, *, in_transaction: bool) -> None:
+        """Make asyncpg believe what is true of the transaction, without asking the server.
+
+        asyncpg learns it from the ReadyForQuery that ends a query, and nowhere else. So it is let send a query that
+        goes nowhere, and given the answer. Does nothing while asyncpg is busy: it is about to learn it by itself.
+        """
+        question = self._inner.query("SELECT", None)
+        self._mute = True
+        try:
+            waiter = question.send(None)
+        except Exception:
+            return  # another operation is in progress, or the connection is closed
+        finally:
+            self._mute = False
+        # It would run later, and stop the timeout of the operation that is under way then.
+        waiter.remove_done_callback(self._inner._on_waiter_completed)
+        status = b"T" if in_transaction else b"I"
+        self._inner.data_received(_message(b"C", b"SELECT\0") + _message(b"Z", status))
+        question.close()
+        self.replies.told = True
+
+    # -- the transport's side ------------------------------------------------------------------------------------------
+
+    def write(self, data: Any) -> None:
+        """Stand for the transport's ``write``."""
+        if self._mute:
+            return
+        if self._begin:
+            self.replies.begin_sent()
+            data = b"".join((self._rollback, self._begin, data))
+            self._rollback = self._begin = b""
+        elif self._rollback:
+            data = b"".join((self._rollback, data))
+            self._rollback = b""
+        self._write(data)
+
+    def writelines(self, pieces: Any) -> None:
+        """Stand for the transport's ``writelines``."""
+        self.write(b"".join(pieces))
+
+    def _flush(self) -> None:
+        if self._rollback and not self._transport.is_closing():
+            rollback, self._rollback = self._rollback, b""
+            self._write(rollback)
+
+    def _give_up(self) -> None:
+        self._watchdog = None
+        self.late = True
+        self._transport.abort()
+
+    def _end_watch(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+            self._watchdog = None
+
+    # -- the loop's side -----------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on what is asyncpg's."""
+        replies = self.replies
+        if not replies._scripts:
+            replies.seen(data)
+            self._inner.data_received(data)
+            return
+        try:
+            data = replies.feed(data)
+        except ReplyError as error:
+            self.fault = error
+            _log.warning("Connection %r is dropped: %s", self._connection, error)
+            self._transport.abort()
+            return
+        if self._watchdog is not None and replies.begin is not Begin.SENT:
+            self._end_watch()
+        if data:
+            self._inner.data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass on that the connection is gone."""
+        self._end_watch()
+        # The transport and this object hold each other.
+        del self._transport.write, self._transport.writelines
+        self._inner.connection_lost(exc)
+
+    def eof_received(self) -> bool | None:
+        """Pass on that the server has closed its side."""
+        keep: bool | None = self._inner.eof_received()
+        return keep
+
+    def pause_writing(self) -> None:
+        """Pass on that the write buffer is full."""
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass on that the write buffer has room again."""
+        self._inner.resume_writing()
+
+
+class _Said:
+    """What was logged, once per process."""
+
+    reasons: set[str] = set()  # noqa: RUF012 - the class is the place
+
+
+def rider_for(connection: Any) -> Rider | None:
+    """Put a rider on an asyncpg connection; None if this connection's parts do not allow it.
+
+    Then BEGIN is awaited, as SQLAlchemy does it. The reason is logged once.
+    """
+    try:
+        protocol, transport = connection._protocol, connection._transport
+        for name in ("is_connected", "query", "_is_cancelling", "_on_waiter_completed", "data_received"):
+            getattr(protocol, name)
+        connection._top_xact  # noqa: B018 - is it there?
+        # uvloop's transports are C classes: their methods cannot be replaced.
+        transport.__dict__, transport.write, transport.writelines  # noqa: B018
+        return Rider(connection, asyncio.get_running_loop())
+    except (AttributeError, TypeError) as error:
+        reason = str(error)
+        if reason not in _Said.reasons:
+            _Said.reasons.add(reason)
+            _log.info(
+                "BEGIN is awaited on its own, one round trip more per transaction: this %s of asyncpg offers no way to"
+                " send it with the statement (%s)",
+                type(connection).__name__,
+                reason,
+            )
+        return None
