@@ -26,8 +26,6 @@ def refusal(url: str, **connect_args: object) -> str:
     ("driver", "name", "advice"),
     [
         ("postgresql+asyncpg", "comand_timeout", "did you mean command_timeout?"),
-        ("postgresql+asyncpg", "sslmode", "asyncpg calls it ssl, with libpq's values: ?ssl=require, or connect_args="),
-        ("postgresql+asyncpg", "application_name", "connect_args={'server_settings': {'application_name': ...}}"),
         ("postgresql+psycopg", "sslmod", "did you mean sslmode?"),
         ("postgresql+psycopg", "server_settings", "connect_args={'options': '-c name=value'}"),
         ("mysql+asyncmy", "cursorclass", "asyncmy calls it cursor_cls"),
@@ -41,6 +39,24 @@ def test_an_unknown_argument_is_refused_with_what_this_driver_calls_it(driver: s
     host = "" if driver.startswith("sqlite") else "host"
     assert refusal(f"{driver}://{host}/db", **{name: 1}).startswith(UNEXPECTED.format(name, "in connect_args", advice))
     assert refusal(f"{driver}://{host}/db?{name}=1").startswith(UNEXPECTED.format(name, "in the URL", advice))
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("sslmode", "asyncpg calls it ssl, with libpq's values: ?ssl=require, or connect_args="),
+        ("application_name", "connect_args={'server_settings': {'application_name': ...}}"),
+    ],
+)
+def test_words_of_libpq_that_a_url_may_have_are_not_arguments_of_asyncpg(name: str, advice: str) -> None:
+    """Goal: what a URL translates, connect_args hands to the driver as it is, so it must be the driver's own.
+
+    Method: refused in connect_args, taken in the URL.
+    """
+    assert refusal("postgresql+asyncpg://host/db", **{name: "require"}).startswith(
+        UNEXPECTED.format(name, "in connect_args", advice)
+    )
+    assert create_async_engine(f"postgresql+asyncpg://host/db?{name}=require")
 
 
 def test_it_is_the_error_the_driver_would_raise() -> None:

@@ -59,7 +59,7 @@ def test_a_pool_of_a_synchronous_driver_is_made_as_sqlalchemy_makes_it() -> None
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("postgres://", "postgres. Did you mean postgresql+asyncpg:// or postgresql+psycopg://?"),
+        ("pgsql://", "pgsql. Did you mean postgresql+asyncpg:// or postgresql+psycopg://?"),
         ("postgres+asyncpg://", "postgres.asyncpg. Did you mean postgresql+asyncpg://?"),
         ("asyncpg://", "asyncpg. Did you mean postgresql+asyncpg://?"),
         ("postgresql+asynpg://", "postgresql.asynpg. Did you mean postgresql+asyncpg:// or postgresql+psycopg://?"),

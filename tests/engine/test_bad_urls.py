@@ -31,7 +31,7 @@ def refusal(url: object, **options: object) -> ConfigurationError:
         ("postgresql-asyncpg://host/db", "character 11 cannot stand in the name of a driver"),
         ("postgresql+asyncpg://u:p@host:54x2/db", "the port (character 31 to 34) is not a number. In a user name"),
         ("postgresql+asyncpg://user:secret/db", "the port (character 27 to 32) is not a number; there is no @ in it"),
-        ("postgresql+asyncpg://u:p@a:1,b:2/db", "the port (character 28 to 32) is not a number. Several hosts are"),
+        ("mysql+asyncmy://u:p@a:1,b:2/db", "the port (character 23 to 27) is not a number. PostgreSQL's drivers take"),
         ("postgresql+asyncpg://u:p@[::1/db", "the port (character 28 to 29) is not a number: the [ of an IPv6"),
     ],
 )

@@ -18,7 +18,7 @@ URL = f"postgresql+asyncpg://user:{SECRET}@host/db"
 
 CALLS: dict[str, tuple[Any, dict[str, Any]]] = {
     "sync driver": (f"postgresql+psycopg2://user:{SECRET}@host/db", {}),
-    "unknown driver": (f"postgres://user:{SECRET}@host/db", {}),
+    "unknown driver": (f"pgsql://user:{SECRET}@host/db", {}),
     "missing driver": (f"mssql+aioodbc://user:{SECRET}@host/db", {}),
     "no scheme": (f"user:{SECRET}@host/db", {}),
     "bad scheme": (f"postgresql-asyncpg://user:{SECRET}@host/db", {}),
@@ -28,6 +28,10 @@ CALLS: dict[str, tuple[Any, dict[str, Any]]] = {
     "rest is the port": (f"postgresql+asyncpg://user:x@y:{SECRET}@host/db", {}),
     "rest is the database": (f"postgresql+asyncpg://user:x@y/{SECRET}@host/db", {}),
     "rest is the query": (f"postgresql+asyncpg://user:x@y?a&{SECRET}=z@host/db", {}),
+    "bad list of hosts": (f"postgresql+asyncpg://user:{SECRET}@a:1,b:{SECRET}/db", {}),
+    "bad mode of TLS": (f"postgresql+asyncpg://user:{SECRET}@host/db?sslmode={SECRET}", {}),
+    "no CA file": (URL, {"ssl_ca": "/no/such/file"}),
+    "CA twice": (URL, {"ssl_ca": "a.pem", "connect_args": {"ssl": SECRET}}),
     "bad port": (f"postgresql+asyncpg://user:{SECRET}@host:54x2/db", {}),
     "bytes": (URL.encode(), {}),
     "password in the query": (f"sqlite+aiosqlite://host/db?password={SECRET}&uri=1", {}),

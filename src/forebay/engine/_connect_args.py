@@ -91,6 +91,8 @@ def _wrong_values(url: URL, dialect: type[Dialect]) -> Iterator[Problem]:
     for name, value in url.query.items():
         try:
             _connect_parameters(dialect, bare.set(query={name: value}))
+        except exc.ArgumentError:
+            continue  # it needs another one beside it
         except (TypeError, ValueError):
             yield Problem(InvalidOptionError, f"{name}, in the URL's query, has a value that is not of its type")
 

@@ -12,17 +12,8 @@ from sqlalchemy.engine import Dialect
 from forebay._sqlalchemy.creation import adapted_url
 from forebay.dialects import ConnectArguments
 from forebay.engine._problems import Problem
+from forebay.engine._url import ASYNC_DRIVERS
 from forebay.errors import AsyncDriverRequiredError, DriverNotInstalledError, UnknownDriverError
-
-#: Database, as URLs name it -> its asynchronous drivers, the recommended one first.
-_ASYNC_DRIVERS = {
-    "postgresql": ("asyncpg", "psycopg"),
-    "mysql": ("asyncmy", "aiomysql"),
-    "mariadb": ("asyncmy", "aiomysql"),
-    "sqlite": ("aiosqlite",),
-    "mssql": ("aioodbc",),
-    "oracle": ("oracledb",),
-}
 
 #: What people write for a database -> what SQLAlchemy calls it.
 _OTHER_NAMES = {
@@ -57,7 +48,7 @@ def is_sync(dialect: type[Dialect]) -> bool:
 def sync_driver(url: URL, driver: str) -> Problem:
     """Return the problem of ``url`` naming a driver that is not asynchronous."""
     database = url.get_backend_name()
-    names = [f"{database}+{name}://" for name in _ASYNC_DRIVERS.get(database, ())]
+    names = [f"{database}+{name}://" for name in ASYNC_DRIVERS.get(database, ())]
     advice = f" Write {' or '.join(names)} instead of {url.drivername}://" if names else ""
     return Problem(AsyncDriverRequiredError, f"{SYNC_DRIVER} The loaded {driver!r} is not async.{advice}")
 
@@ -94,7 +85,7 @@ def not_installed(error: ImportError, drivername: str, extra: str | None) -> Pro
 def _like(drivername: str) -> str:
     """Return a question that offers the URL prefixes most like ``drivername``."""
     database, _, driver = drivername.partition("+")
-    known = {f"{name}+{async_driver}" for name, drivers in _ASYNC_DRIVERS.items() for async_driver in drivers}
+    known = {f"{name}+{async_driver}" for name, drivers in ASYNC_DRIVERS.items() for async_driver in drivers}
     database = _OTHER_NAMES.get(database, database)
     # "postgres://", "asyncpg://", "postgres+asyncpg://"; then typing errors.
     found = [
@@ -104,6 +95,6 @@ def _like(drivername: str) -> str:
         found = difflib.get_close_matches(
             f"{database}+{driver}" if driver else database, sorted(known), n=2, cutoff=0.6
         )
-    if not found and database in _ASYNC_DRIVERS:
-        found = [f"{database}+{name}" for name in _ASYNC_DRIVERS[database]]
+    if not found and database in ASYNC_DRIVERS:
+        found = [f"{database}+{name}" for name in ASYNC_DRIVERS[database]]
     return f" Did you mean {' or '.join(f'{name}://' for name in found)}?" if found else ""

@@ -31,7 +31,7 @@ _ALWAYS = frozenset(
     (
         *("connect_args", "pool", "module", "future", "plugins", "enable_from_linting", "empty_in_strategy"),
         *("_is_async", "_coerce_config", "_initialize"),
-        "check_connect_args",
+        *("check_connect_args", "ssl_ca", "credentials"),
     )
 )
 

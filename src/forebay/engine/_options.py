@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from os import PathLike
 from typing import Any
 
 from sqlalchemy import URL, exc
 from sqlalchemy.util import asbool
 
+from forebay.dialects._ca import with_ca
 from forebay.engine import _connect_args, _drivers, _keywords, _pool_options
 from forebay.engine._problems import Problem, error_for
 from forebay.engine._url import read_url
@@ -26,14 +28,15 @@ def checked(url: str | URL, options: MutableMapping[str, Any], *, pool_only: boo
 
     Args:
         url: A URL or its text.
-        options: The keywords of ``create_async_engine``. ``check_connect_args``, which is ours, is taken out.
+        options: The keywords of ``create_async_engine``. ``check_connect_args`` and ``ssl_ca``, which are ours, are
+            taken out.
         pool_only: They are those of ``create_async_pool_from_url``, which has the pool's own names too.
 
     Raises:
         forebay.errors.ConfigurationError: Something cannot work.
     """
     check_arguments = asbool(options.pop("check_connect_args", True))
-    parsed = read_url(url)
+    parsed = _with_ca(read_url(url), options.pop("ssl_ca", None), options)
     problems = [*_before_the_url(options, pool_only), *([parsed] if isinstance(parsed, Problem) else [])]
     if isinstance(parsed, URL) and not _left_to_others(parsed, options):
         problems += _problems(url, parsed, options, pool_only, check_arguments)
@@ -52,6 +55,21 @@ def checked(url: str | URL, options: MutableMapping[str, Any], *, pool_only: boo
         if problem is None:
             raise
         raise error_for([problem]) from None
+
+
+def _with_ca(url: URL | Problem, ca: Any, options: Mapping[str, Any]) -> URL | Problem:
+    if ca is None or isinstance(url, Problem):
+        return url
+    if not isinstance(ca, (str, PathLike)):
+        return Problem(InvalidOptionError, f"ssl_ca must be the path of a file, not {type(ca).__qualname__}")
+    given = options.get("connect_args")
+    twice = [name for name in ("ssl", "sslmode", "sslrootcert") if isinstance(given, Mapping) and name in given]
+    if twice:
+        return Problem(InvalidOptionError, f"ssl_ca and connect_args[{twice[0]!r}] both say how to use TLS; keep one")
+    try:
+        return with_ca(url, str(ca))
+    except exc.ArgumentError as error:
+        return Problem(InvalidOptionError, str(error))
 
 
 def _left_to_others(url: URL, options: Mapping[str, Any]) -> bool:

@@ -7,11 +7,23 @@ the host, the port or the database, so none of these is ever quoted: places are 
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 
 from sqlalchemy import URL, exc, make_url
 
+from forebay.dialects._libpq import split_hosts
 from forebay.engine._problems import Problem
 from forebay.errors import ConfigurationError, InvalidURLError
+
+#: Database, as URLs name it -> its asynchronous drivers, the recommended one first.
+ASYNC_DRIVERS = {
+    "postgresql": ("asyncpg", "psycopg"),
+    "mysql": ("asyncmy", "aiomysql"),
+    "mariadb": ("asyncmy", "aiomysql"),
+    "sqlite": ("aiosqlite",),
+    "mssql": ("aioodbc",),
+    "oracle": ("oracledb",),
+}
 
 _BEGINNING = "Could not parse SQLAlchemy URL from given URL string"
 
@@ -38,10 +50,13 @@ def read_url(url: object) -> URL | Problem:
     if not isinstance(url, str):
         return _as_it_is(url)
     try:
-        return make_url(url)
+        return with_driver(make_url(url))
     except (exc.ArgumentError, ValueError):
         # The message is left behind with the exception: it may quote a piece of a password.
         pass
+    several = _with_several_hosts(url)
+    if several is not None:
+        return with_driver(several)
     return Problem(InvalidURLError, f"{_BEGINNING}: {_why_unreadable(url)}")
 
 
@@ -75,8 +90,39 @@ def at_sign_in_query(text: str) -> int | None:
     return text.index("@", match.start("query"))
 
 
+def with_driver(url: URL) -> URL:
+    """Return ``url`` with a driver for the one name that platforms use and SQLAlchemy does not know, ``postgres``."""
+    return url.set(drivername=f"postgresql+{driver_for('postgresql')}") if url.drivername == "postgres" else url
+
+
+def driver_for(database: str) -> str:
+    """Return the asynchronous driver to use where a URL names none: the first that is installed, else the first."""
+    drivers = ASYNC_DRIVERS[database]
+    # Looked for and not imported: what is wrong with it shows where it is used.
+    return next((name for name in drivers if find_spec(name) is not None), drivers[0])
+
+
+def _with_several_hosts(text: str) -> URL | None:
+    """Return the URL for a text with a list of hosts and ports where one host stands, or None where that is not it."""
+    match = _PARTS.fullmatch(text)
+    if match is None or not match["port"] or "," not in match["port"]:
+        return None
+    database = match["driver"].partition("+")[0]
+    start = match.start("host") if match["host"] else match.start("port") - 1
+    hosts = split_hosts(text[start : match.end("port")])
+    if database not in ("postgres", "postgresql") or hosts is None:
+        return None
+    try:
+        url = make_url(text[:start] + text[match.end("port") :])
+    except (exc.ArgumentError, ValueError):
+        return None
+    return url if "host" in url.query else url.update_query_dict({"host": hosts})
+
+
 def _as_it_is(url: object) -> URL | Problem:
-    if isinstance(url, URL) or hasattr(url, "_sqla_is_testing_if_this_is_a_mock_object"):
+    if isinstance(url, URL):
+        return with_driver(url)
+    if hasattr(url, "_sqla_is_testing_if_this_is_a_mock_object"):
         return url  # type: ignore[return-value]  # the mock of SQLAlchemy's own tests
     beginning = "Expected string or URL object, got "
     if url is None:
@@ -113,7 +159,7 @@ def _why_bad_port(match: re.Match[str]) -> str:
     if "@" in port or "@" in after:
         return f"{where}, and an @ comes after the one that ends the password. {_ENCODE}"
     if "," in port:
-        return f"{where}. Several hosts are written ?host=first:5432&host=second:5432"
+        return f"{where}. PostgreSQL's drivers take several hosts, as in first:5432,second:5433; the others take one"
     if match["host"] and match["host"].startswith("["):
         return f"{where}: the [ of an IPv6 address has no ]"
     if "@" not in match.string:
