@@ -61,6 +61,7 @@ class Comparison:
         flaky: Regressions that were gone when the test ran again alone; shown, but no failure.
         fixed: Ids of tests that fail in stock and pass in ours.
         fail_in_both: Ids of tests that fail in both; the fault is elsewhere.
+        better: Ids of tests that fail in stock as SQLAlchemy says they must, and pass in ours.
         only_ours: Ids that stock does not have, and that did not fail.
         faults: Why the run as a whole does not count, in sentences; empty if it does.
     """
@@ -71,6 +72,7 @@ class Comparison:
     flaky: tuple[Regression, ...] = ()
     fixed: tuple[str, ...] = ()
     fail_in_both: tuple[str, ...] = ()
+    better: tuple[str, ...] = ()
     only_ours: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
 
@@ -95,6 +97,7 @@ def compare(stock: RunResult, ours: RunResult, profile: Profile) -> Comparison:
     regressions: list[Regression] = []
     fixed: list[str] = []
     fail_in_both: list[str] = []
+    better: list[str] = []
     only_ours: list[str] = []
     for test_id, before in stock.tests.items():
         after = ours.tests.get(test_id)
@@ -109,6 +112,8 @@ def compare(stock: RunResult, ours: RunResult, profile: Profile) -> Comparison:
                     detail=after.detail if after is not None else "",
                 )
             )
+        elif after is not None and after.outcome is Outcome.XPASSED and before.outcome is not Outcome.XPASSED:
+            better.append(test_id)
         elif before.outcome.bad:
             (fail_in_both if after is None or after.outcome.bad else fixed).append(test_id)
     for test_id, after in ours.tests.items():
@@ -124,6 +129,7 @@ def compare(stock: RunResult, ours: RunResult, profile: Profile) -> Comparison:
         regressions=tuple(regressions),
         fixed=tuple(fixed),
         fail_in_both=tuple(fail_in_both),
+        better=tuple(better),
         only_ours=tuple(only_ours),
         faults=(*_run_faults(stock, "stock"), *_run_faults(ours, "ours"), *_usage_faults(stock, ours, profile)),
     )

@@ -56,6 +56,7 @@ def differences(entry: Entry) -> str:
     for regression in comparison.flaky:
         lines += _regression("FLAKY (passed when run again alone)", regression)
     lines += [f"ONLY OURS {test_id}" for test_id in comparison.only_ours]
+    lines += [f"BETTER (SQLAlchemy expects it to fail) {test_id}" for test_id in comparison.better]
     lines += [f"FIXED {test_id}" for test_id in comparison.fixed]
     lines += [f"FAILS IN BOTH {test_id}" for test_id in comparison.fail_in_both]
     return "\n".join(lines)

@@ -28,7 +28,7 @@ class Outcome(Enum):
     ERROR = "error"  # in setup or teardown
     SKIPPED = "skipped"
     XFAILED = "xfailed"
-    XPASSED = "xpassed"
+    XPASSED = "xpassed"  # passed, though it is marked as failing
     HUNG = "hung"  # ended by our bound on its time
     UNFINISHED = "unfinished"  # begun, never ended: the process died or was killed in it
 

@@ -148,14 +148,17 @@ def _register_dialects() -> None:
 
 
 def _dialect_layer_classes() -> Iterator[type[Any]]:
-    """Yield each class that a module of one of our dialects defines: dialect, DBAPI, connection, cursor."""
+    """Yield each class that makes up one of our dialects, once: dialect, DBAPI, connection, cursor."""
     from forebay.dialects._registry import adapted_names
 
+    seen = set()
     for module_name, _ in adapted_names().values():
         module = import_module(module_name)
         for _, cls in inspect.getmembers(module, inspect.isclass):
             # A dialect's module may have put its connection and cursors into files of their own.
-            if cls.__module__ == module_name or cls.__module__.startswith("forebay.dialects._"):
+            ours = cls.__module__ == module_name or cls.__module__.startswith("forebay.dialects._")
+            if ours and cls not in seen:
+                seen.add(cls)
                 yield cls
 
 

@@ -81,10 +81,18 @@ def test_each_pair_of_outcomes_is_judged(
 
 def test_fixed_and_shared_failures_are_listed_and_no_failure_of_ours() -> None:
     """Goal: they are shown, not hidden. Method: one of each, and a test only ours has."""
-    before = run(fixed=Outcome.FAILED, both=Outcome.FAILED)
-    after = run(IN_USE, fixed=Outcome.PASSED, both=Outcome.ERROR, extra=Outcome.PASSED)
+    before = run(fixed=Outcome.FAILED, both=Outcome.FAILED, marked=Outcome.PASSED, mended=Outcome.XPASSED)
+    after = run(
+        IN_USE,
+        fixed=Outcome.PASSED,
+        both=Outcome.ERROR,
+        extra=Outcome.PASSED,
+        marked=Outcome.XPASSED,
+        mended=Outcome.XPASSED,
+    )
     comparison = compare(before, after, ASYNC)
     assert (comparison.fixed, comparison.fail_in_both, comparison.only_ours) == (("fixed",), ("both",), ("extra",))
+    assert comparison.better == ("marked",)
     assert comparison.ok
 
 
