@@ -133,6 +133,7 @@ class MariaDBServer(Server):
             self._installer,
             "--no-defaults",
             f"--datadir={self.folder / 'data'}",
+            f"--tmpdir={self.folder}",
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
             "--skip-name-resolve",
@@ -153,6 +154,8 @@ class MariaDBServer(Server):
         settings: dict[str, str | int] = {
             **self.settings,
             "datadir": str(self.folder / "data"),
+            # A starting server removes the temporary tables it finds there, those of a running one included.
+            "tmpdir": str(self.folder),
             "bind_address": self.host,
             "port": self.port,
             "socket": str(self.folder / "socket"),
