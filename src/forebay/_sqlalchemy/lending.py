@@ -11,15 +11,16 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from sqlalchemy import exc
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection, Engine, RootTransaction
 from sqlalchemy.ext.asyncio.session import _AsyncSessionContextManager
 from sqlalchemy.orm import Session
 
 from forebay._sqlalchemy.greenlets import greenlet_spawn
 from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
 from forebay._sqlalchemy.pool_entry import ProxiedConnection
+from forebay.errors import PoolDisposedError
 
-__all__ = ["SessionBlock", "borrowed", "connections_of", "give_back_now", "is_unused", "leaving"]
+__all__ = ["SessionBlock", "borrowed", "close_now", "connections_of", "give_back_now", "is_unused", "leaving"]
 
 # The bound for pools that are not ours; theirs have no option for it.
 _RESET_S = 1.0
@@ -34,9 +35,16 @@ async def borrowed(engine: Engine) -> Connection:
     Cancellation: safe; a connection not yet handed over goes to the next caller.
     """
     pool = engine.pool
-    if isinstance(pool, AsyncAdaptedQueuePool) and not engine._has_events and pool.may_lend_plainly():
-        if not pool.has_idle():
-            if await pool.wait_for_turn():
+    if isinstance(pool, AsyncAdaptedQueuePool) and not engine._has_events and (shell := pool.plain_shell()) is not None:
+        if not shell.core.idle:
+            plain = await pool.wait_for_turn(shell)
+            if engine.pool is not pool:
+                # Disposed of meanwhile. Who was refused hears of it; who was served asks the new pool.
+                error = pool.decline_turn(shell)
+                if isinstance(error, PoolDisposedError):
+                    raise error
+                return await greenlet_spawn(engine.connect)
+            if plain:
                 return engine.connect()
             # Begins at once, so nobody comes in between.
             return await greenlet_spawn(engine.connect)
@@ -47,23 +55,58 @@ async def borrowed(engine: Engine) -> Connection:
     return await greenlet_spawn(engine.connect)
 
 
-def give_back_now(connection: Connection) -> bool:
-    """Close ``connection`` if that needs no waiting; return whether it is closed now."""
+def give_back_now(connection: Connection, *, calm: bool = True) -> bool:
+    """Close ``connection`` if that needs no waiting; return whether it is closed now.
+
+    Args:
+        connection: The connection.
+        calm: Its block ends without an exception. Then the ROLLBACK of a transaction that only read is not waited for.
+    """
     proxied = connection._dbapi_connection
     if proxied is None:
         return connection.closed
-    pool = connection.engine.pool
-    if (
-        not isinstance(proxied, ProxiedConnection)
-        or connection._has_events
-        or connection.engine._has_events
-        or not isinstance(pool, AsyncAdaptedQueuePool)
-        or not pool.may_take_back_now(proxied)
-        or proxied._pool is not pool
-    ):
+    if not _can_go_now(connection, proxied, calm):
         return False
+    _leave(proxied)
     connection.close()
     return True
+
+
+def close_now(session: Session) -> bool:
+    """Close ``session`` if that needs no waiting: its transactions only read; return whether it is closed now."""
+    transaction = session._transaction
+    if transaction is None or transaction.parent is not None or transaction.nested:
+        return False
+    dispatch = session.dispatch
+    if dispatch.after_transaction_end or dispatch.after_soft_rollback or dispatch.after_rollback:
+        return False  # what they do may need a greenlet
+    leaving = []
+    for connection, _, should_commit, autoclose in transaction._connections.values():
+        proxied = connection._dbapi_connection
+        if not (should_commit and autoclose) or proxied is None or not _can_go_now(connection, proxied, True):
+            return False
+        leaving.append(proxied)
+    for proxied in leaving:
+        _leave(proxied)
+    session.close()
+    return True
+
+
+def _can_go_now(connection: Connection, proxied: Any, calm: bool) -> bool:
+    pool = connection.engine.pool
+    return (
+        isinstance(proxied, ProxiedConnection)
+        and not connection._has_events
+        and not connection.engine._has_events
+        and isinstance(pool, AsyncAdaptedQueuePool)
+        and pool.may_take_back_now(proxied, leave=calm and type(connection._transaction) is RootTransaction)
+        and proxied._pool is pool
+    )
+
+
+def _leave(proxied: Any) -> None:
+    if not proxied._connection_record.at_rest():
+        proxied.dbapi_connection.leave()
 
 
 async def leaving(connections: Iterable[Connection], leave: Callable[[], Coroutine[Any, Any, Any]]) -> None:

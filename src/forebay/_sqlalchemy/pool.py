@@ -19,6 +19,7 @@ from typing import Any, cast
 from sqlalchemy import exc, util
 from sqlalchemy.pool import AsyncAdaptedQueuePool as _StockQueuePool
 from sqlalchemy.pool import Pool, PoolProxiedConnection
+from sqlalchemy.pool.base import reset_rollback
 
 from forebay._sqlalchemy.first_connect import FirstConnectGate
 from forebay._sqlalchemy.greenlets import await_, greenlet_spawn, in_greenlet
@@ -181,33 +182,35 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
             held.leak_watch = LeakWatch(self, shell.loop, self._leak_after_s, held)
         return proxied
 
-    def may_lend_plainly(self) -> bool:
-        """Tell whether all that :meth:`connect` may have to wait for is the pool: nothing is to be asked."""
-        shell = self._recent
-        return (
-            shell is not None
-            and shell.loop is _running_loop()
-            and not self._pre_ping
-            and self._forks == _Forks.count
-            and not self.dispatch.checkout
-        )
+    def plain_shell(self) -> Shell | None:
+        """Return the running loop's shell if all that :meth:`connect` may have to wait for is a connection, else None.
 
-    def has_idle(self) -> bool:
-        """Tell whether a connection is idle on the running loop; call it after :meth:`may_lend_plainly` said yes."""
+        Nothing is to be asked of the connection then, and nobody listens.
+        """
         shell = self._recent
-        return shell is not None and bool(shell.core.idle)
+        if (
+            shell is None
+            or shell.loop is not _running_loop()
+            or self._pre_ping
+            or self._forks != _Forks.count
+            or self.dispatch.checkout
+        ):
+            return None
+        return shell
 
-    async def wait_for_turn(self) -> bool:
+    async def wait_for_turn(self, shell: Shell) -> bool:
         """Wait in place of :meth:`connect`, which must be called right after and then returns, or raises, at once.
 
-        Saves the greenlet to wait in. Call it after :meth:`may_lend_plainly` said yes.
+        Saves the greenlet to wait in.
+
+        Args:
+            shell: What :meth:`plain_shell` returned.
 
         Returns:
             Whether :meth:`connect` may be called outside of a greenlet: nothing is to be asked of the connection.
 
         Cancellation: safe; as for :meth:`connect`.
         """
-        shell = cast(Shell, self._recent)
         deadline = shell.now() + self._timeout
         try:
             record: Record = await shell.checkout(self._timeout)
@@ -220,14 +223,24 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
             return not record.slot.suspect
         return True
 
-    def may_take_back_now(self, proxied: ProxiedConnection) -> bool:
-        """Tell whether closing ``proxied`` needs no I/O and no greenlet: no transaction is open and nobody listens."""
+    def decline_turn(self, shell: Shell) -> BaseException | None:
+        """Give back what :meth:`wait_for_turn` got; return the error if that is what it got."""
+        (record, _, error), shell.handed = shell.handed, None
+        if record is not None:
+            shell.checkin(record.slot)
+        return cast("BaseException | None", error)
+
+    def may_take_back_now(self, proxied: ProxiedConnection, *, leave: bool = False) -> bool:
+        """Tell whether closing ``proxied`` needs no I/O and no greenlet: nobody listens, and no transaction is open.
+
+        With ``leave``, one that can be left without waiting counts as none.
+        """
         record = proxied._connection_record
         return (
             record is not None
             and proxied.dbapi_connection is not None
-            and record.at_rest()
-            and proxied._nothing_to_do(self, record, False)
+            and proxied._nothing_to_do(self, record, True)
+            and (record.at_rest() or (leave and self._reset_on_return is reset_rollback and record.may_leave()))
         )
 
     def _wait_for(self, shell: Shell, instead_of: Slot | None, timeout_s: float) -> Record:

@@ -152,6 +152,10 @@ class PsycopgDialect(PooledDialect, PGDialectAsync_psycopg):
     # SQLAlchemy's has no way to drop a connection without waiting, and leaves one the collector finds open.
     has_terminate = True
 
+    def do_terminate(self, dbapi_connection: Any) -> None:
+        """Drop a connection without waiting; SQLAlchemy's own would wait, and fail outside of a greenlet."""
+        dbapi_connection.terminate()
+
     #: The extra that brings the driver: ``pip install "forebay[psycopg]"``.
     extra = "psycopg"
 

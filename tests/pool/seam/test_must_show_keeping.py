@@ -24,7 +24,7 @@ async def test_one_backend_serves_all_whose_queries_are_timed_out(database_url: 
 async def test_no_statement_fails_after_all_idle_connections_were_killed(
     driver: str, request: pytest.FixtureRequest
 ) -> None:
-    """Goal: without pre-ping, nobody gets a dead connection. Method: the server ends the sessions of three idle ones."""
+    """Goal: without pre-ping, nobody gets a dead connection. Method: the server ends three idle sessions."""
     require(driver)
     server = request.getfixturevalue("postgres" if driver in ("asyncpg", "psycopg") else "mariadb")
     shown = await idle_killed(OURS, server, driver)

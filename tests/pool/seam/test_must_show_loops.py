@@ -12,7 +12,7 @@ from forebay.testing.servers.postgres import PostgresServer
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 def test_one_engine_serves_three_runs_in_a_row_and_three_loops_at_once(postgres: PostgresServer, driver: str) -> None:
-    """Goal: all work, within one limit, and a loop that ends leaves nothing open. Method: nobody disposes of anything."""
+    """Goal: all work within one limit, and a loop that ends leaves nothing open. Method: nobody disposes of it."""
     require(driver)
     shown = several_loops(OURS, postgres, driver)
     print(f"\n  forebay     {shown}")
