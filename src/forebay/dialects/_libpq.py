@@ -81,12 +81,11 @@ def with_each_port(url: URL) -> URL:
     if url.host is not None and "," in url.host:
         *others, last = url.host.split(",")
         hosts = [*others, f"{last}:{url.port}" if url.port is not None else last]
-        return _spread(url, hosts, DEFAULT_PORT)
-    default = url.port if url.port is not None else DEFAULT_PORT
+        return _spread(url, hosts)
     if isinstance(asked, tuple) and len(asked) > 1:
-        return _spread(url, asked, default)
+        return _spread(url, asked)
     if isinstance(asked, str) and "," in asked and "port" not in url.query:
-        return _spread(url, asked.split(","), default)
+        return _spread(url, asked.split(","))
     return url
 
 
@@ -101,24 +100,24 @@ def split_hosts(text: str) -> list[str] | None:
     return found
 
 
-def _spread(url: URL, hosts: Sequence[str], default: int) -> URL:
+def _spread(url: URL, hosts: Sequence[str]) -> URL:
     if not all(hosts):
         raise exc.ArgumentError("a list of several hosts in the URL has an empty place")
-    query = {**url.query, "host": tuple(_with_port(host, default) for host in hosts)}
+    query = {**url.query, "host": tuple(_with_port(host) for host in hosts)}
     # Not url.set(): None would mean "as it is".
     return URL.create(url.drivername, url.username, url.password, database=url.database, query=query)
 
 
-def _with_port(token: str, default: int) -> str:
+def _with_port(token: str) -> str:
     if token.startswith("/"):
-        return f"{token}:{default}"
+        return f"{token}:{DEFAULT_PORT}"
     match = _HOST_AND_PORT.fullmatch(token)
     if match is None:
         raise exc.ArgumentError("a host in the URL is not of the form host:port")
     # SQLAlchemy splits at the colon, so an address of version 6 cannot stand in a list of hosts.
     if token.startswith("["):
         raise exc.ArgumentError("an IPv6 address cannot be one of several hosts in a URL; give it a name")
-    return f"{match['host']}:{match['port'] or default}"
+    return f"{match['host']}:{match['port'] or DEFAULT_PORT}"
 
 
 # asyncpg
