@@ -44,6 +44,7 @@ class Record(ConnectionPoolEntry):
         fairy_ref: Weak reference to the proxied connection of the current checkout; None while there is none.
         holder: Who has it: the task, and the code position of the checkout where that is captured.
         at_rest: Tells whether the connection is in no transaction, without I/O.
+        may_leave: Tells whether its transaction can be ended without waiting: by its ``leave()``.
     """
 
     __slots__ = (
@@ -58,6 +59,7 @@ class Record(ConnectionPoolEntry):
         "fresh",
         "holder",
         "leak_watch",
+        "may_leave",
         "pool",
         "shell",
         "slot",
@@ -77,6 +79,7 @@ class Record(ConnectionPoolEntry):
         self.starttime: float = 0
         self.holder: Any = None
         self.at_rest: Callable[[], bool] = _never
+        self.may_leave: Callable[[], bool] = _never
         self.leak_watch: LeakWatch | None = None
         self._soft_invalidate_time: float = 0
         self._info: dict[Any, Any] | None = None
@@ -162,6 +165,7 @@ class Record(ConnectionPoolEntry):
         pool.logger.debug("Created new connection %r", connection)
         self.fresh = True
         self.at_rest = getattr(connection, "at_rest", _never)
+        self.may_leave = getattr(connection, "may_leave", _never)
         try:
             pool._fire_connect(connection, self)
         except BaseException:
@@ -189,7 +193,7 @@ class Record(ConnectionPoolEntry):
             pool._close_connection(connection, terminate=terminate)
         finally:
             self.dbapi_connection = None
-            self.at_rest = _never
+            self.at_rest = self.may_leave = _never
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         """Close the connection because it is not usable (hard), or have it replaced after its return (soft)."""

@@ -64,8 +64,8 @@ class AsyncConnection(_stock.AsyncConnection):
 
         Cancellation: takes effect once the connection is given back.
         """
-        if not give_back_now(self._proxied):
-            await leaving([self._proxied], self.close)
+        if not give_back_now(self._proxied, calm=type_ is None):
+            await leaving([self._proxied], lambda: greenlet_spawn(self._proxied.close))
 
     def begin(self) -> AsyncTransaction:
         """Begin a transaction before autobegin does."""

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import session as _stock
 from sqlalchemy.orm import SessionTransaction
 
 from forebay._sqlalchemy.greenlets import greenlet_spawn
-from forebay._sqlalchemy.lending import SessionBlock, connections_of, is_unused, leaving
+from forebay._sqlalchemy.lending import SessionBlock, close_now, connections_of, is_unused, leaving
 from forebay._sqlalchemy.proxies import proxy_for, sync_bind_of
 from forebay.engine import AsyncConnection
 
@@ -46,7 +46,7 @@ class AsyncSession(_stock.AsyncSession):
         sync_session = self.sync_session
         if is_unused(sync_session):
             sync_session.close()
-        else:
+        elif type_ is not None or not close_now(sync_session):
             await leaving(connections_of(sync_session), self.close)
 
     def _maker_context_manager(self) -> Any:

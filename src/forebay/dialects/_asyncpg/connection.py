@@ -19,6 +19,8 @@ from forebay.dialects._asyncpg.transaction import RiddenTransaction, begin_sql
 
 __all__ = ["AsyncpgConnection"]
 
+#: Seconds in which the server must have answered a ROLLBACK that nobody waits for, or the connection counts as dead.
+_REPLY_S = 1.0
 _TERMINATE = b"X\x00\x00\x00\x04"
 
 
@@ -98,6 +100,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             await how()
         finally:
             self._transaction = None
+            self.plain = False
 
     def set_isolation_level(self, level: Any) -> None:
         """Roll back, and begin what follows at ``level``."""
@@ -107,6 +110,31 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     def at_rest(self) -> bool:
         """Tell, without a query, whether no transaction is open, so that a rollback would do nothing."""
         return self._transaction is None
+
+    def may_leave(self) -> bool:
+        """Tell whether the transaction has only read, and :meth:`leave` can end it."""
+        rider = self._rider
+        transaction = self._transaction
+        return (
+            self.plain
+            and rider is not None
+            and rider.told
+            and isinstance(transaction, RiddenTransaction)
+            and transaction.is_open
+            and not self._execute_mutex.locked()
+            and rider.can_send
+        )
+
+    def leave(self) -> None:
+        """Roll back without waiting for the reply; what is sent next follows it on the wire.
+
+        Ask :meth:`may_leave` first.
+        """
+        assert self._rider is not None
+        self._rider.roll_back()
+        self._transaction.left()  # type: ignore[union-attr]  # a RiddenTransaction
+        self._transaction = None
+        self.plain = False
 
     # -- the driver's connection, in the hands of the user -------------------------------------------------------------
 
@@ -145,7 +173,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     def peer_closed(self) -> bool:
         """Tell, without a query, whether the connection is known to be dead."""
         connection = self._connection
-        if connection.is_closed():
+        if connection.is_closed() or (self._rider is not None and self._rider.overdue(_REPLY_S)):
             return True
         transport = getattr(connection, "_transport", None)
         socket = transport.get_extra_info("socket") if transport is not None else None
