@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import shutil
 from collections.abc import Callable
 
 __all__ = ["NAMES", "reason_missing", "require"]
@@ -43,6 +44,13 @@ def _pgbouncer(prepared_statements: int | None = None) -> None:
     PgBouncer(PostgresServer(), max_prepared_statements=prepared_statements)
 
 
+def _redis_server() -> None:
+    from forebay.testing.servers._base import ServerUnavailable
+
+    if shutil.which("redis-server") is None:
+        raise ServerUnavailable("the program redis-server is not installed")
+
+
 def _module(name: str) -> Callable[[], None]:
     def check() -> None:
         from forebay.testing.servers._base import ServerUnavailable
@@ -67,6 +75,8 @@ _CHECKS: dict[str, Callable[[], None]] = {
     # What people run beside SQLAlchemy.
     "opentelemetry": _module("opentelemetry.instrumentation.sqlalchemy"),
     **{name: _module(name) for name in ("alembic", "sqlmodel", "fastapi", "httpx", "celery", "advanced_alchemy")},
+    **{name: _module(name) for name in ("starlette", "uvicorn", "redis", "anyio")},
+    "redis-server": _redis_server,
 }
 
 NAMES = tuple(_CHECKS)
