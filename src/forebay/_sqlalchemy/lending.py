@@ -94,12 +94,16 @@ def close_now(session: Session) -> bool:
 
 def _can_go_now(connection: Connection, proxied: Any, calm: bool) -> bool:
     pool = connection.engine.pool
+    transaction = connection._transaction
     return (
         isinstance(proxied, ProxiedConnection)
         and not connection._has_events
         and not connection.engine._has_events
         and isinstance(pool, AsyncAdaptedQueuePool)
-        and pool.may_take_back_now(proxied, leave=calm and type(connection._transaction) is RootTransaction)
+        # Ending SQLAlchemy's transaction rolls back. Where no statement was executed in it that does nothing, but only an
+        # adapter that knows how to leave does nothing without a greenlet.
+        and (transaction is None or hasattr(proxied.dbapi_connection, "leave"))
+        and pool.may_take_back_now(proxied, leave=calm and type(transaction) is RootTransaction)
         and proxied._pool is pool
     )
 

@@ -25,6 +25,18 @@ class PooledDriverConnection(Protocol):
         ...
 
 
+class LeavingConnection(PooledDriverConnection, Protocol):
+    """A connection whose transaction can be ended without waiting. Its ``rollback()`` at rest needs no greenlet."""
+
+    def may_leave(self) -> bool:
+        """Tell whether the transaction has only read, so that nobody could miss the server's answer to its end."""
+        ...
+
+    def leave(self) -> None:
+        """Roll back without waiting for the answer; what is sent next follows on the wire."""
+        ...
+
+
 def socket_hung_up(fd: int) -> bool:
     """Tell whether the peer of the socket ``fd`` has closed its side, by one non-blocking ``poll``.
 
