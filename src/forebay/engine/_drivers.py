@@ -40,6 +40,13 @@ def dialect_of(url: URL) -> type[Dialect] | Problem:
     return Problem(UnknownDriverError, f"{text}.{_like(url.drivername)}")
 
 
+def unknown_database(url: URL) -> Problem:
+    """Return the problem of ``url`` naming a database for which we know no asynchronous driver."""
+    known = ", ".join(sorted(ASYNC_DRIVERS))
+    text = f"no asynchronous driver is known for {url.drivername}://; there are some for {known}."
+    return Problem(UnknownDriverError, f"{text}{_like(url.drivername)}")
+
+
 def is_sync(dialect: type[Dialect]) -> bool:
     """Tell whether ``dialect`` is one of SQLAlchemy's synchronous ones; another's is asked when it is made."""
     return dialect.__module__.startswith("sqlalchemy.") and not dialect.is_async
