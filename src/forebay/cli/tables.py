@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import traceback
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, Final
 
@@ -47,6 +49,9 @@ async def own_tables(database: Database, engine: AsyncEngine, metadata: MetaData
         await _uninterrupted(_create(database, helper, metadata, made), "while tables were being made")
         yield
     except BaseException as error:
+        # The traceback keeps cancelled tasks alive, these the cursors they were cut off with, and on SQLite such a cursor
+        # keeps its lock on the file, even when its connection is closed.
+        traceback.clear_frames(error.__traceback__)
         try:
             await _uninterrupted(_remove(database, engine, helper, made), "while tables were being removed")
         except CliError as leftover:
@@ -138,6 +143,7 @@ async def _remove(database: Database, engine: AsyncEngine, helper: AsyncEngine, 
                 return
             end = asyncio.get_running_loop().time() + RETRY_S
             while made:
+                gc.collect()  # the same cursors, where they are in cycles
                 try:
                     async with helper.begin() as connection:
                         await connection.execute(DropTable(made[-1], if_exists=True))
