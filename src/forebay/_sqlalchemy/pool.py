@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import math
 import os
 import threading
 import time
@@ -79,7 +80,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         creator: Any,
         pool_size: int = 5,
         max_overflow: int = 10,
-        timeout: float = 30.0,
+        timeout: float | None = 30.0,
         use_lifo: bool = False,
         pool_idle_timeout: float | None = None,
         pool_overflow_grace: float = 0.0,
@@ -118,7 +119,8 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         Pool.__init__(self, creator, **kw)
         self._own_options = own
         self._pool_size = pool_size
-        self._timeout = timeout
+        # SQLAlchemy types it as a number, and takes None for no limit.
+        self._timeout: Any = timeout
         self._use_lifo = use_lifo
         self._ping_timeout_s = pool_ping_timeout
         self.reset_timeout_s = pool_reset_timeout
@@ -156,9 +158,9 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         if shell.handed is None:
             record: Record | None = shell.checkout_nowait()
             if record is None or self._pre_ping:
-                deadline = shell.now() + self._timeout
+                deadline = shell.now() + self._patience_s
             if record is None:
-                record = self._wait_for(shell, None, self._timeout)
+                record = self._wait_for(shell, None, self._patience_s)
         else:
             (record, deadline, error), shell.handed = shell.handed, None
             if record is None:
@@ -211,9 +213,9 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
 
         Cancellation: safe; as for :meth:`connect`.
         """
-        deadline = shell.now() + self._timeout
+        deadline = shell.now() + self._patience_s
         try:
-            record: Record = await shell.checkout(self._timeout)
+            record: Record = await shell.checkout(self._patience_s)
         except (LimitReached, TooManyWaiting, PoolClosed) as error:
             shell.handed = None, 0.0, turned_away(self, error)
         except Exception as error:
@@ -275,8 +277,8 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
                         self._invalidate(proxied, error, _checkin=False)
                     record.slot = None
                     self._park(record)
-                    left = max(deadline - shell.now(), 0.001) if deadline else self._timeout
-                    replacement = self._wait_for(shell, slot, left if self._timeout else 0)
+                    left = max(deadline - shell.now(), 0.001) if deadline else self._patience_s
+                    replacement = self._wait_for(shell, slot, left if self._patience_s else 0)
                 except BaseException:
                     proxied._let_go()
                     record.fairy_ref = None
@@ -649,8 +651,14 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         return self._pool_size
 
     def timeout(self) -> float:
-        """Return ``pool_timeout`` in seconds."""
-        return self._timeout
+        """Return ``pool_timeout`` in seconds; None, as given, for no limit."""
+        timeout: float = self._timeout
+        return timeout
+
+    @property
+    def _patience_s(self) -> float:
+        # Read at each use: SQLAlchemy's own test fixtures set ``_timeout`` on a pool in use.
+        return math.inf if self._timeout is None else self._timeout
 
     def checkedin(self) -> int:
         """Return how many places are free for a checkout: idle connections, and places whose connection was lost."""

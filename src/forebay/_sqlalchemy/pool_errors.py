@@ -96,7 +96,7 @@ def turned_away(pool: AsyncAdaptedQueuePool, error: CoreError) -> BaseException:
 
 def timeout_error(pool: AsyncAdaptedQueuePool, phase: Phase, waited_s: float, last: object) -> BaseException:
     """Make SQLAlchemy's ``TimeoutError``, in its words where the limit was what stood in the way."""
-    timeout_s = pool.timeout()
+    timeout_s = pool._patience_s
     if phase is Phase.WAIT:
         text = (
             f"QueuePool limit of size {pool.size()} overflow {max(pool._max_overflow, 0)} reached, "

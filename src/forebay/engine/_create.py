@@ -10,6 +10,7 @@ from sqlalchemy.pool import Pool
 
 from forebay._sqlalchemy.creation import adapted_url, give_back_plain_url, has_adapted_dialect
 from forebay._sqlalchemy.namespace import stock
+from forebay._sqlalchemy.pooled_dialect import our_pool_class
 from forebay.engine._engine import AsyncEngine
 from forebay.engine._options import checked
 
@@ -29,7 +30,7 @@ def create_async_engine(url: str | URL, **kw: Any) -> AsyncEngine:
     """
     with checked(url, kw) as parsed:
         # By attribute and at run time: tools that instrument SQLAlchemy wrap this very name.
-        created = stock("create_async_engine")(adapted_url(parsed), **kw)
+        created = stock("create_async_engine")(adapted_url(parsed), **_with_our_pool(parsed, kw))
     give_back_plain_url(created.sync_engine)
     return AsyncEngine(created.sync_engine)
 
@@ -67,5 +68,12 @@ def create_async_pool_from_url(url: str | URL, **kwargs: Any) -> Pool:
     with checked(url, kwargs, pool_only=True) as parsed:
         # Where nothing of it is ours, SQLAlchemy gets what it would have got.
         target = adapted_url(parsed) if has_adapted_dialect(parsed) else url
-        pool: Pool = stock("create_async_pool_from_url")(target, **kwargs)
+        pool: Pool = stock("create_async_pool_from_url")(target, **_with_our_pool(parsed, kwargs))
     return pool
+
+
+def _with_our_pool(url: URL, options: dict[str, Any]) -> dict[str, Any]:
+    """Return ``options`` with our pool where SQLAlchemy's ``AsyncAdaptedQueuePool`` is asked for by name."""
+    if options.get("poolclass") is None or not has_adapted_dialect(url):
+        return options
+    return {**options, "poolclass": our_pool_class(options["poolclass"])}

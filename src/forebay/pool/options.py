@@ -64,9 +64,9 @@ OPTIONS: tuple[Option, ...] = (
         30.0,
         0,
         None,
-        False,
+        True,
         "Longest a checkout may take in all: wait, connect, ping. 0: do not wait for a connection in use; a connect "
-        "is then bounded by pool_connect_timeout alone.",
+        "is then bounded by pool_connect_timeout alone. None: no limit.",
         "SQLAlchemy's default; there it bounds the wait only, see the page on differences.",
     ),
     Option(
