@@ -38,8 +38,8 @@ def refusal(**options: object) -> ConfigurationError:
         ("max_overflow", float("nan"), WHOLE),
         ("max_overflow", "10", WHOLE),
         ("pool_timeout", -0.5, TIMEOUT),
-        ("pool_timeout", float("nan"), SECONDS),
-        ("pool_timeout", "30", SECONDS),
+        ("pool_timeout", float("nan"), SECONDS + " or None"),
+        ("pool_timeout", "30", SECONDS + " or None"),
         ("pool_recycle", -2, RECYCLE),
         ("pool_recycle", float("nan"), SECONDS),
         ("pool_recycle", None, SECONDS),
@@ -102,7 +102,7 @@ def test_every_problem_is_named_at_once() -> None:
     beginnings = [
         f"pool_size=-1: {SIZE}",
         f"max_overflow=-2: {OVERFLOW}",
-        f"pool_timeout=nan: {SECONDS}",
+        f"pool_timeout=nan: {SECONDS} or None",
         "Invalid value for 'pool_reset_on_return': 'rolback'; 'rollback', 'commit' or None",
         "Invalid argument(s) 'poolsize' sent to create_engine(): poolsize is unknown, did you mean pool_size?",
         "connect() got an unexpected keyword argument 'comand_timeout' (in connect_args): "
