@@ -13,6 +13,7 @@ from forebay._sqlalchemy.namespace import stock
 from forebay._sqlalchemy.pooled_dialect import our_pool_class
 from forebay.engine._engine import AsyncEngine
 from forebay.engine._options import checked
+from forebay.engine.credentials import attach
 
 
 def create_async_engine(url: str | URL, **kw: Any) -> AsyncEngine:
@@ -22,16 +23,21 @@ def create_async_engine(url: str | URL, **kw: Any) -> AsyncEngine:
 
     Args:
         url: A database URL with an async driver, for example ``postgresql+asyncpg://user@host/db``.
-        **kw: SQLAlchemy's engine and pool options.
+        **kw: SQLAlchemy's engine and pool options, and three of ours besides the pool's: ``ssl_ca``, a file of CA
+            certificates with which the server is verified; ``credentials``, a callable for the password (see
+            :mod:`forebay.engine.credentials`); ``check_connect_args``, False to hand everything on unchecked.
 
     Raises:
         forebay.errors.ConfigurationError: The URL or an option cannot work; an ``ArgumentError`` of SQLAlchemy's that
             names every problem found, and no password.
     """
+    credentials = kw.get("credentials")
     with checked(url, kw) as parsed:
         # By attribute and at run time: tools that instrument SQLAlchemy wrap this very name.
         created = stock("create_async_engine")(adapted_url(parsed), **_with_our_pool(parsed, kw))
     give_back_plain_url(created.sync_engine)
+    if credentials is not None:
+        attach(created.sync_engine, credentials)
     return AsyncEngine(created.sync_engine)
 
 

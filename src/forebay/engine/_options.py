@@ -19,6 +19,7 @@ from forebay.dialects._ca import with_ca
 from forebay.engine import _connect_args, _drivers, _keywords, _pool_options
 from forebay.engine._problems import Problem, error_for
 from forebay.engine._url import read_url
+from forebay.engine.credentials import Credentials
 from forebay.errors import ConfigurationError, InvalidOptionError
 
 
@@ -28,8 +29,8 @@ def checked(url: str | URL, options: MutableMapping[str, Any], *, pool_only: boo
 
     Args:
         url: A URL or its text.
-        options: The keywords of ``create_async_engine``. ``check_connect_args`` and ``ssl_ca``, which are ours, are
-            taken out.
+        options: The keywords of ``create_async_engine``. ``check_connect_args``, ``ssl_ca`` and ``credentials``, which
+            are ours, are taken out.
         pool_only: They are those of ``create_async_pool_from_url``, which has the pool's own names too.
 
     Raises:
@@ -37,9 +38,11 @@ def checked(url: str | URL, options: MutableMapping[str, Any], *, pool_only: boo
     """
     check_arguments = asbool(options.pop("check_connect_args", True))
     parsed = _with_ca(read_url(url), options.pop("ssl_ca", None), options)
+    credentials = None if pool_only else options.pop("credentials", None)
     problems = [*_before_the_url(options, pool_only), *([parsed] if isinstance(parsed, Problem) else [])]
     if isinstance(parsed, URL) and not _left_to_others(parsed, options):
         problems += _problems(url, parsed, options, pool_only, check_arguments)
+        problems += _credential_problems(credentials, parsed, options)
     elif isinstance(parsed, Problem):
         problems += _pool_options.pool_problems(*_by_engine_names(options, pool_only))
     if problems:
@@ -70,6 +73,20 @@ def _with_ca(url: URL | Problem, ca: Any, options: Mapping[str, Any]) -> URL | P
         return with_ca(url, str(ca))
     except exc.ArgumentError as error:
         return Problem(InvalidOptionError, str(error))
+
+
+def _credential_problems(credentials: Any, url: URL, options: Mapping[str, Any]) -> Iterator[Problem]:
+    if credentials is None:
+        return
+    if url.get_backend_name() == "sqlite":
+        yield Problem(InvalidOptionError, "credentials= is for databases with a login; SQLite has none")
+    for name in ("creator", "async_creator", "pool"):
+        if options.get(name) is not None:
+            yield Problem(InvalidOptionError, f"credentials= and {name}=: what {name}= brings logs in by itself")
+    if not callable(credentials) and not isinstance(credentials, Credentials):
+        # Not shown: it may be the password itself.
+        kind = type(credentials).__qualname__
+        yield Problem(InvalidOptionError, f"credentials= must be a callable that returns a password, not {kind}")
 
 
 def _left_to_others(url: URL, options: Mapping[str, Any]) -> bool:
