@@ -49,8 +49,8 @@ async def own_tables(database: Database, engine: AsyncEngine, metadata: MetaData
         await _uninterrupted(_create(database, helper, metadata, made), "while tables were being made")
         yield
     except BaseException as error:
-        # The traceback keeps cancelled tasks alive, these the cursors they were cut off with, and on SQLite such a cursor
-        # keeps its lock on the file, even when its connection is closed.
+        # The traceback keeps cancelled tasks alive, these the cursors they were cut off with, and on SQLite such a
+        # cursor keeps its lock on the file, even when its connection is closed.
         traceback.clear_frames(error.__traceback__)
         try:
             await _uninterrupted(_remove(database, engine, helper, made), "while tables were being removed")
@@ -141,9 +141,9 @@ async def _remove(database: Database, engine: AsyncEngine, helper: AsyncEngine, 
             await engine.dispose()
             if database.in_memory:
                 return
+            gc.collect()  # cut-off cursors again, where they are part of a cycle
             end = asyncio.get_running_loop().time() + RETRY_S
             while made:
-                gc.collect()  # the same cursors, where they are in cycles
                 try:
                     async with helper.begin() as connection:
                         await connection.execute(DropTable(made[-1], if_exists=True))
