@@ -294,7 +294,7 @@ def test_a_shortened_script_still_fails_in_the_same_way():
     """Shorten by leaving out pieces: much less is left, and it breaks the same rule."""
     failure = _first_failure(GrantsTwice)
     script = minimized(failure, GrantsTwice, bound_s=5.0)
-    assert len(script.inputs) < len(failure.script.inputs) / 4
+    assert len(script.inputs) < len(failure.script.inputs) / 2
     with pytest.raises(Failure) as again:
         replay(script, GrantsTwice)
     assert again.value.kind == failure.kind

@@ -37,6 +37,9 @@ class CoreConfig:
         backoff_cap_s: Longest pause, ≥ base.
         permanent_retry_s: Pause after a failure that waiting does not cure (bad password), > 0.
         max_waiting: Callers queued at once at most, ≥ 1, or ``None``.
+        reset_wait_s: How long a caller waits for a connection that is being brought to rest before another one is
+            opened for it, ≥ 0. A reset takes a few round trips, as a connect does, but costs the server no new session;
+            without this a burst of timed-out queries would be answered by a burst of connects.
 
     Raises:
         InvalidConfig: All options out of bounds, in one message.
@@ -58,6 +61,7 @@ class CoreConfig:
     backoff_cap_s: float = 5.0
     permanent_retry_s: float = 30.0
     max_waiting: int | None = None
+    reset_wait_s: float = 0.2
 
     def __post_init__(self) -> None:
         low, high = self.lifetime_jitter
@@ -79,6 +83,7 @@ class CoreConfig:
             "backoff_cap_s must be ≥ backoff_base_s": self.backoff_base_s <= self.backoff_cap_s < math.inf,
             "permanent_retry_s must be > 0": 0 < self.permanent_retry_s < math.inf,
             "max_waiting must be ≥ 1 or None": self.max_waiting is None or self.max_waiting >= 1,
+            "reset_wait_s must be ≥ 0 and finite": 0 <= self.reset_wait_s < math.inf,
         }
         broken = [rule for rule, holds in rules.items() if not holds]
         if broken:

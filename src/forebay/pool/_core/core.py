@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterator
 
 from forebay.pool._core.books import step
 from forebay.pool._core.budget import Budget, BudgetSignal, Notify
@@ -441,6 +442,7 @@ class Core(Upkeep):
         self.counters.resets += 1
         self._resetting += 1
         slot.state = SlotState.RESETTING
+        slot.idle_since = now
 
     @step
     def reset_done(self, now: float, slot: Slot, ok: bool) -> None:
@@ -626,6 +628,8 @@ class Core(Upkeep):
             # A pause that is over has been looked at already; one nobody waits for needs no timer.
             if retry_at is not None and self.now < retry_at < wake and (self._queue.head or self._refill_missing()):
                 wake = retry_at
+            if self._resetting and self._queue.head:
+                wake = min(wake, min(self._resets_to_wait_for(self.now), default=math.inf))
         return None if wake == math.inf else wake
 
     @step
@@ -726,6 +730,7 @@ class Core(Upkeep):
         refused_by_budget = 0
         if missing > 0:
             self.used = True
+            missing -= self._soon_back(now)
         while missing > 0 and self.policy.may_start(now, self.in_flight, self.live, wanted_by_caller=True):
             if not self.budget.take(self.seat):
                 refused_by_budget = missing
@@ -743,6 +748,24 @@ class Core(Upkeep):
             self._refill(now)
         if self.seat.credit and not refused_by_budget:
             self.budget.give_credit_back(self.seat)
+
+    def _soon_back(self, now: float) -> int:
+        """Return how many connections began to be brought to rest a moment ago, so that a caller waits for them."""
+        if not self._resetting or self._queue.impatient:
+            return 0
+        return sum(1 for _ in self._resets_to_wait_for(now))
+
+    def _resets_to_wait_for(self, now: float) -> Iterator[float]:
+        """Yield when the waiting ends, for each reset that is still waited for."""
+        wait_s = self.config.reset_wait_s
+        for slot in self._slots.values():
+            if (
+                slot.state is SlotState.RESETTING
+                and now < slot.idle_since + wait_s
+                and slot.generation == self.generation
+                and slot.doom is None
+            ):
+                yield slot.idle_since + wait_s
 
     # -- looking in ----------------------------------------------------------------------------------------------------
 

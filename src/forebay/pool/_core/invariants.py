@@ -25,7 +25,7 @@ INVARIANTS: Final[dict[str, str]] = {
     "I1": "Open, connecting and closing connections never exceed the limit; after it was lowered they only shrink.",
     "I2": "Each slot is in exactly one state, with at most one owner, and the counts agree with the states.",
     "I3": "No connection is idle while somebody waits.",
-    "I4": "Free capacity and a waiter: a connect is in flight or a pause is armed that will end.",
+    "I4": "Free capacity and a waiter: a connect is in flight, a reset about to end, or a pause armed that will end.",
     "I5": "Who was refused or gave up holds nothing.",
     "I6": "The queue is in order of arrival.",
     "I7": "Counters add up and never go negative.",
@@ -116,6 +116,9 @@ def _waiting(core: Core) -> Iterator[tuple[str, str]]:
     if waiters and may_connect and not core.in_flight and core.budget.free:
         retry_at = core.policy.retry_at
         wake = core.next_wake()
+        ends = min(core._resets_to_wait_for(core.now), default=None)
+        if ends is not None and core._soon_back(core.now) >= len(waiters):
+            retry_at = ends
         if retry_at is None or retry_at <= core.now or wake is None or wake > retry_at:
             yield "I4", f"{len(waiters)} wait, {core.budget.free} free, no connect in flight, pause until {retry_at}"
 

@@ -27,7 +27,7 @@ class Slot:
         lent_at: When the current lease began.
         asked_at: When the current owner came.
         place: Its number in the order of arrival, kept when it has to wait again.
-        idle_since: When it last became idle.
+        idle_since: When it last became idle, or began to be brought to rest.
         retire_at: When the pool starts to look for a replacement.
         hard_at: When it may not be lent any more.
         doom: Why it will be closed at its next return, or ``None``.

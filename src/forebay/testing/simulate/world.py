@@ -57,6 +57,7 @@ def random_options(rng: random.Random) -> dict[str, Any]:
         "connect_in_flight_start": (start := rng.choice([1, 2, 4])),
         "connect_in_flight_max": start * rng.choice([1, 2, 4]),
         "permanent_retry_s": rng.choice([1.0, 30.0]),
+        "reset_wait_s": rng.choice([0.0, 0.2]),
     }
     if rng.random() < 0.4:
         options["lifetime_s"] = rng.choice([5.0, 20.0, 100.0])
