@@ -1,1 +1,1 @@
-"""Measurements that print a table: stock SQLAlchemy beside Forebay in the same run. Run them as ``python -m bench.…``."""
+"""Measurements that print a table: stock SQLAlchemy beside Forebay in one run. Start them as ``python -m bench.…``."""

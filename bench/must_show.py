@@ -75,9 +75,14 @@ def _rows(postgres: PostgresServer, mariadb: MariaDBServer | None, *, quick: boo
 
 
 async def _leaving(side: Side, server: PostgresServer | MariaDBServer, driver: str) -> str:
-    cases = [(way, cancels) for way in WAYS for cancels in (0, 1, 2) if cancels or not way.endswith("commit")]
     left: list[Left] = await asyncio.gather(
-        *(leave_stalled(side, server, driver, way, cancels=cancels) for way, cancels in cases)
+        *(
+            leave_stalled(side, server, driver, way, cancels=cancels, reads=reads)
+            for way in WAYS
+            for cancels in (0, 1, 2)
+            for reads in (True, False)
+            if cancels or not way.endswith("commit")
+        )
     )
     done = [one.outcome.took_s for one in left if not one.outcome.hung]
     hung = len(left) - len(done)

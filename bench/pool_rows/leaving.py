@@ -7,14 +7,14 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bench.pool_rows.sides import Outcome, Side, outcome_of
 from forebay.testing.proxy import Proxy
 from forebay.testing.servers._base import Server
+from forebay.testing.servers.mariadb import MariaDBServer
 
 __all__ = ["WAYS", "Left", "leave_stalled"]
 
@@ -23,81 +23,82 @@ class _Failure(Exception):
     """What goes wrong in the user's block."""
 
 
-_Block = Callable[[Side, AsyncEngine, Callable[[], None]], AbstractAsyncContextManager[None]]
+_Stall = Callable[[], None]
+_Block = Callable[[Side, AsyncEngine, TextClause, _Stall], AbstractAsyncContextManager[None]]
 
 
 @contextlib.asynccontextmanager
-async def _connect(side: Side, engine: AsyncEngine, stall: Callable[[], None]) -> AsyncIterator[None]:
+async def _connect(side: Side, engine: AsyncEngine, query: TextClause, stall: _Stall) -> AsyncIterator[None]:
     async with engine.connect() as connection:
-        await connection.execute(text("select 1"))
+        await connection.execute(query)
         stall()
         yield
 
 
 @contextlib.asynccontextmanager
-async def _begin_failing(side: Side, engine: AsyncEngine, stall: Callable[[], None]) -> AsyncIterator[None]:
+async def _begin(side: Side, engine: AsyncEngine, query: TextClause, stall: _Stall) -> AsyncIterator[None]:
     async with engine.begin() as connection:
-        await connection.execute(text("select 1"))
+        await connection.execute(query)
         stall()
         yield
         raise _Failure
 
 
 @contextlib.asynccontextmanager
-async def _begin(side: Side, engine: AsyncEngine, stall: Callable[[], None]) -> AsyncIterator[None]:
+async def _commit(side: Side, engine: AsyncEngine, query: TextClause, stall: _Stall) -> AsyncIterator[None]:
     async with engine.begin() as connection:
-        await connection.execute(text("select 1"))
+        await connection.execute(query)
         stall()
         yield
 
 
 @contextlib.asynccontextmanager
-async def _transaction_failing(side: Side, engine: AsyncEngine, stall: Callable[[], None]) -> AsyncIterator[None]:
+async def _transaction(side: Side, engine: AsyncEngine, query: TextClause, stall: _Stall) -> AsyncIterator[None]:
     async with engine.connect() as connection, connection.begin():
-        await connection.execute(text("select 1"))
+        await connection.execute(query)
         stall()
         yield
         raise _Failure
 
 
 @contextlib.asynccontextmanager
-async def _session(side: Side, engine: AsyncEngine, stall: Callable[[], None]) -> AsyncIterator[None]:
+async def _session(side: Side, engine: AsyncEngine, query: TextClause, stall: _Stall) -> AsyncIterator[None]:
     async with side.AsyncSession(engine) as session:
-        await session.execute(text("select 1"))
+        await session.execute(query)
         stall()
         yield
 
 
 @contextlib.asynccontextmanager
-async def _session_begin_failing(side: Side, engine: AsyncEngine, stall: Callable[[], None]) -> AsyncIterator[None]:
+async def _session_begin(side: Side, engine: AsyncEngine, query: TextClause, stall: _Stall) -> AsyncIterator[None]:
     async with side.AsyncSession(engine) as session, session.begin():
-        await session.execute(text("select 1"))
+        await session.execute(query)
         stall()
         yield
         raise _Failure
 
 
 @contextlib.asynccontextmanager
-async def _maker_begin_failing(side: Side, engine: AsyncEngine, stall: Callable[[], None]) -> AsyncIterator[None]:
+async def _maker_begin(side: Side, engine: AsyncEngine, query: TextClause, stall: _Stall) -> AsyncIterator[None]:
     async with side.async_sessionmaker(engine).begin() as session:
-        await session.execute(text("select 1"))
+        await session.execute(query)
         stall()
         yield
         raise _Failure
 
 
 @contextlib.asynccontextmanager
-async def _maker_begin(side: Side, engine: AsyncEngine, stall: Callable[[], None]) -> AsyncIterator[None]:
+async def _maker_commit(side: Side, engine: AsyncEngine, query: TextClause, stall: _Stall) -> AsyncIterator[None]:
     async with side.async_sessionmaker(engine).begin() as session:
-        await session.execute(text("select 1"))
+        await session.execute(query)
         stall()
         yield
 
 
 @contextlib.asynccontextmanager
-async def _savepoint_failing(side: Side, engine: AsyncEngine, stall: Callable[[], None]) -> AsyncIterator[None]:
+async def _savepoint(side: Side, engine: AsyncEngine, query: TextClause, stall: _Stall) -> AsyncIterator[None]:
     async with engine.begin() as connection, connection.begin_nested():
-        await connection.execute(text("select 1"))
+        await connection.execute(query)
         stall()
         yield
         raise _Failure
@@ -107,14 +108,14 @@ async def _savepoint_failing(side: Side, engine: AsyncEngine, stall: Callable[[]
 #: for until somebody cancels: nobody but the caller knows how long a commit may take.
 WAYS: dict[str, _Block] = {
     "engine.connect": _connect,
-    "engine.begin, exception": _begin_failing,
-    "connection.begin, exception": _transaction_failing,
-    "begin_nested, exception": _savepoint_failing,
+    "engine.begin, exception": _begin,
+    "connection.begin, exception": _transaction,
+    "begin_nested, exception": _savepoint,
     "AsyncSession": _session,
-    "session.begin, exception": _session_begin_failing,
-    "sessionmaker.begin, exception": _maker_begin_failing,
-    "engine.begin, commit": _begin,
-    "sessionmaker.begin, commit": _maker_begin,
+    "session.begin, exception": _session_begin,
+    "sessionmaker.begin, exception": _maker_begin,
+    "engine.begin, commit": _commit,
+    "sessionmaker.begin, commit": _maker_commit,
 }
 
 
@@ -137,16 +138,27 @@ class Left:
 
 
 async def leave_stalled(
-    side: Side, server: Server, driver: str, way: str, *, cancels: int = 0, bound_s: float = 3.0
+    side: Side, server: Server, driver: str, way: str, *, cancels: int = 0, reads: bool = False, bound_s: float = 3.0
 ) -> Left:
-    """Leave a block while the server says nothing, cancelled ``cancels`` times (0 to 2), 0.1 s apart."""
+    """Leave a block while the server says nothing.
+
+    Args:
+        side: Stock or ours.
+        server: A PostgreSQL or MariaDB; it is not touched, a proxy in front of it stalls.
+        driver: SQLAlchemy's name for it.
+        way: One of :data:`WAYS`.
+        cancels: How often the task is cancelled, 0.1 s apart, from 0.1 s after the stall on; 0 to 2.
+        reads: Whether the block only reads, rather than do something whose undoing is worth waiting for.
+        bound_s: Seconds after which the block counts as not left.
+    """
+    query = text("select 1" if reads else "do 0" if isinstance(server, MariaDBServer) else "do $$ begin end $$")
     async with (
         Proxy(server.host, server.port) as proxy,
         side.engine(server.url(driver, via=proxy), pool_size=1, max_overflow=0) as engine,
     ):
 
         async def block() -> None:
-            async with WAYS[way](side, engine, proxy.stall):
+            async with WAYS[way](side, engine, query, proxy.stall):
                 pass
 
         async def cancel() -> None:

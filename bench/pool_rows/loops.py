@@ -55,11 +55,11 @@ async def _work(engine: AsyncEngine, callers: int, rounds: int) -> None:
 
 
 def several_loops(side: Side, server: PostgresServer, driver: str = "asyncpg", callers: int = 6) -> Loops:
-    """Use one engine of 3+2 connections in three ``asyncio.run`` in a row, then in three threads; dispose of nothing."""
+    """Use one engine of 3+2 connections in three ``asyncio.run`` in a row, then in three threads; never dispose."""
     errors: list[str] = []
     at_most = 0
 
-    def run() -> None:
+    def run(engine: AsyncEngine) -> None:
         try:
             asyncio.run(asyncio.wait_for(_work(engine, callers, 5), 20))
         except Exception as error:
@@ -69,9 +69,9 @@ def several_loops(side: Side, server: PostgresServer, driver: str = "asyncpg", c
         warnings.simplefilter("always")
         engine = side.create_async_engine(server.url(driver, via=proxy), pool_size=3, max_overflow=2, pool_timeout=10)
         for _ in range(3):
-            run()
+            run(engine)
             at_most = max(at_most, proxy.open)
-        threads = [threading.Thread(target=run) for _ in range(3)]
+        threads = [threading.Thread(target=run, args=(engine,)) for _ in range(3)]
         for thread in threads:
             thread.start()
         while any(thread.is_alive() for thread in threads):

@@ -56,7 +56,8 @@ class Down:
 
     def __str__(self) -> str:
         errors = ", ".join(f"{count} {name}" for name, count in self.errors.items())
-        return f"{self.saw_cause} of {sum(self.errors.values())} see the cause ({errors}), all done in {self.slowest_s:.2f} s"
+        of = f"{self.saw_cause} of {sum(self.errors.values())}"
+        return f"{of} see the cause ({errors}), all done in {self.slowest_s:.2f} s"
 
 
 async def server_down(side: Side, server: PostgresServer, driver: str = "asyncpg", timeout_s: float = 3.0) -> Down:
@@ -176,7 +177,8 @@ class Impatient:
 
     def __str__(self) -> str:
         which = ", ".join(str(n) for n, served in enumerate(self.served, 1) if served) or "none"
-        return f"{sum(self.served)} of {len(self.served)} served ({which}), {self.connects} connects of {self.connect_s:.2f} s"
+        of = f"{sum(self.served)} of {len(self.served)}"
+        return f"{of} served ({which}), {self.connects} connects of {self.connect_s:.2f} s"
 
 
 async def impatient_callers(side: Side, server: PostgresServer, driver: str = "asyncpg") -> Impatient:
