@@ -205,4 +205,9 @@ def _usage_faults(stock: RunResult, ours: RunResult, profile: Profile) -> list[s
     if share < profile.share_min:
         what = "awaited executions" if profile.facade else "checkouts"
         faults.append(f"ours: only {share:.1%} of the {what} went through Forebay, expected {profile.share_min:.0%}")
+    if usage.pool_share < profile.pool_share_min:
+        faults.append(
+            f"ours: Forebay's pool served only {usage.pool_share:.1%} of the checkouts on Forebay's dialects, "
+            f"expected {profile.pool_share_min:.0%}"
+        )
     return faults

@@ -69,7 +69,7 @@ def in_use(entry: Entry) -> str:
     counts = [
         f"{usage.engines} engines",
         f"{usage.connects} connections opened",
-        f"{usage.lent_by_ours} of {usage.checkouts + usage.checkouts_stock} checkouts",
+        f"{usage.checkouts} checkouts ({usage.pooled} by its pool, {usage.checkouts_stock} more of other engines)",
         f"{usage.facade} of {usage.facade + usage.facade_stock} awaited executions",
         f"{usage.cursors} cursors",
         *(f"{count} statements in the {lane} lane" for lane, count in sorted(usage.lanes.items())),

@@ -101,6 +101,11 @@ class Usage:
         """Checkouts through Forebay's pool; while there is none, through any pool on Forebay's dialects."""
         return self.pooled if "pool" in self.layers else self.checkouts
 
+    @property
+    def pool_share(self) -> float:
+        """Share of the checkouts on Forebay's dialects that Forebay's pool served, 0 to 1; 1 while there is none."""
+        return self.pooled / self.checkouts if self.checkouts and "pool" in self.layers else 1.0
+
     def share(self, *, facade: bool) -> float:
         """Return which part of what could go through Forebay did, 0 to 1.
 

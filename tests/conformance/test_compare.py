@@ -136,6 +136,7 @@ def test_a_run_without_forebay_is_not_in_use_and_fails() -> None:
         (replace(IN_USE, cursors=0), "no statements"),
         (replace(IN_USE, facade=0), "no awaited executions"),
         (replace(IN_USE, layers=(*IN_USE.layers, "pool")), "no checkouts"),
+        (replace(IN_USE, layers=(*IN_USE.layers, "pool"), pooled=6), "pool served only 66.7% of the checkouts"),
         (replace(IN_USE, facade_stock=20), "only 50.0% of the awaited executions"),
     ],
 )
