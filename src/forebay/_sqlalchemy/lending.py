@@ -20,7 +20,7 @@ from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
 from forebay._sqlalchemy.pool_entry import ProxiedConnection
 from forebay.errors import PoolDisposedError
 
-__all__ = ["SessionBlock", "borrowed", "close_now", "connections_of", "give_back_now", "is_unused", "leaving"]
+__all__ = ["SessionBlock", "borrowed", "close_now", "connections_of", "give_back_now", "is_unused", "leaving", "raw"]
 
 # The bound for pools that are not ours; theirs have no option for it.
 _RESET_S = 1.0
@@ -100,8 +100,8 @@ def _can_go_now(connection: Connection, proxied: Any, calm: bool) -> bool:
         and not connection._has_events
         and not connection.engine._has_events
         and isinstance(pool, AsyncAdaptedQueuePool)
-        # Ending SQLAlchemy's transaction rolls back. Where no statement was executed in it that does nothing, but only an
-        # adapter that knows how to leave does nothing without a greenlet.
+        # Ending SQLAlchemy's transaction rolls back. Where no statement was executed in it that does nothing, but only
+        # an adapter that knows how to leave does nothing without a greenlet.
         and (transaction is None or hasattr(proxied.dbapi_connection, "leave"))
         and pool.may_take_back_now(proxied, leave=calm and type(transaction) is RootTransaction)
         and proxied._pool is pool
@@ -111,6 +111,20 @@ def _can_go_now(connection: Connection, proxied: Any, calm: bool) -> bool:
 def _leave(proxied: Any) -> None:
     if not proxied._connection_record.at_rest():
         proxied.dbapi_connection.leave()
+
+
+async def raw(proxied: Any) -> Any:
+    """Return ``proxied``, checked: whoever asks for it may do without the BEGIN that would be its pre-ping.
+
+    Raises:
+        BaseException: The connection was lost, and no other could be had.
+
+    Cancellation: the checkout is given up.
+    """
+    connection = proxied.dbapi_connection
+    if getattr(connection, "owes_ping", False):
+        await greenlet_spawn(connection.pay_ping)
+    return proxied
 
 
 async def leaving(connections: Iterable[Connection], leave: Callable[[], Coroutine[Any, Any, Any]]) -> None:

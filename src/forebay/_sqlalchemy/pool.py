@@ -171,7 +171,11 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         record.holder = holder_here(shell.loop, exact=shell.is_busy)
         if echo:
             self.logger.debug("Connection %r checked out from pool", record.dbapi_connection)
-        if self._pre_ping or record.slot.suspect or self.dispatch.checkout:
+        if (
+            record.slot.suspect
+            or self.dispatch.checkout
+            or (self._pre_ping and (echo or not record.vouches() or not record.vouch()))
+        ):
             if not in_greenlet():
                 # What follows may wait. Put back as if never taken; the caller is told to come again in a greenlet.
                 proxied._let_go()
@@ -193,12 +197,16 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         if (
             shell is None
             or shell.loop is not _running_loop()
-            or self._pre_ping
+            or (self._pre_ping and (self._should_log_debug() or not self._dialect_vouches()))
             or self._forks != _Forks.count
             or self.dispatch.checkout
         ):
             return None
         return shell
+
+    def _dialect_vouches(self) -> bool:
+        # Each connection is asked at its checkout; this only saves asking where none will say yes.
+        return bool(getattr(self._dialect, "begin_is_ping", False))
 
     async def wait_for_turn(self, shell: Shell) -> bool:
         """Wait in place of :meth:`connect`, which must be called right after and then returns, or raises, at once.
@@ -222,7 +230,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
             shell.handed = None, 0.0, error
         else:
             shell.handed = record, deadline, None
-            return not record.slot.suspect
+            return not record.slot.suspect and (not self._pre_ping or record.vouches())
         return True
 
     def decline_turn(self, shell: Shell) -> BaseException | None:
@@ -396,7 +404,9 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
     def _do_return_conn(self, record: Any) -> None:
         slot, shell = record.slot, record.shell
         if slot is None:
-            self._park(record)
+            # Its connection was lost. The place may have been given to somebody else's connect meanwhile.
+            if self._overflow < 0 or not self._pool_size:
+                self._park(record)
             return
         if record.dbapi_connection is None:
             # Detached: the connection goes on living, outside of the pool.
@@ -546,7 +556,11 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
 
     def gone(self, entry: Record) -> None:
         """Keep the emptied record for the next connect."""
-        self._park(entry)
+        if entry.fairy_ref is None:
+            self._park(entry)
+        else:
+            # Its checkout has not ended: that keeps the record when it does. A waiter's connect must not have it before.
+            entry.shell = entry.slot = None
 
     def refusal(self, shell: Shell, refused: Refuse, waited_s: float) -> BaseException:
         """Make the exception a refused caller raises."""

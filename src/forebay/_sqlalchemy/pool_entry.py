@@ -45,6 +45,7 @@ class Record(ConnectionPoolEntry):
         holder: Who has it: the task, and the code position of the checkout where that is captured.
         at_rest: Tells whether the connection is in no transaction, without I/O.
         may_leave: Tells whether its transaction can be ended without waiting: by its ``leave()``.
+        vouches: Tells whether the connection's first BEGIN is as good as a ping.
     """
 
     __slots__ = (
@@ -64,6 +65,7 @@ class Record(ConnectionPoolEntry):
         "shell",
         "slot",
         "starttime",
+        "vouches",
     )
 
     def __init__(self, pool: AsyncAdaptedQueuePool) -> None:
@@ -80,6 +82,7 @@ class Record(ConnectionPoolEntry):
         self.holder: Any = None
         self.at_rest: Callable[[], bool] = _never
         self.may_leave: Callable[[], bool] = _never
+        self.vouches: Callable[[], bool] = _never
         self.leak_watch: LeakWatch | None = None
         self._soft_invalidate_time: float = 0
         self._info: dict[Any, Any] | None = None
@@ -166,6 +169,9 @@ class Record(ConnectionPoolEntry):
         self.fresh = True
         self.at_rest = getattr(connection, "at_rest", _never)
         self.may_leave = getattr(connection, "may_leave", _never)
+        self.vouches = getattr(connection, "vouches", _never)
+        if (joined := getattr(connection, "joined", None)) is not None:
+            joined(self)
         try:
             pool._fire_connect(connection, self)
         except BaseException:
@@ -193,7 +199,16 @@ class Record(ConnectionPoolEntry):
             pool._close_connection(connection, terminate=terminate)
         finally:
             self.dbapi_connection = None
-            self.at_rest = self.may_leave = _never
+            self.at_rest = self.may_leave = self.vouches = _never
+
+    def vouch(self) -> bool:
+        """Leave the pre-ping of this checkout to the connection's first BEGIN; returns True.
+
+        Ask :attr:`vouches` first.
+        """
+        fresh, self.fresh = self.fresh, False
+        self.dbapi_connection.owes_ping = not fresh
+        return True
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         """Close the connection because it is not usable (hard), or have it replaced after its return (soft)."""

@@ -51,6 +51,8 @@ class AsyncpgDialect(PooledDialect, PGDialect_asyncpg):
 
     supports_statement_cache = True
     execution_ctx_cls = AsyncpgExecutionContext
+    #: BEGIN's answer comes before the first statement's, so it can stand for a pre-ping.
+    begin_is_ping = True
 
     #: The extra that brings the driver: ``pip install "forebay[asyncpg]"``.
     extra = "asyncpg"

@@ -11,9 +11,10 @@ from typing import Any
 from sqlalchemy import exc
 from sqlalchemy.engine import Connection, NestedTransaction, Transaction
 from sqlalchemy.ext.asyncio import engine as _stock
+from sqlalchemy.pool import PoolProxiedConnection
 
 from forebay._sqlalchemy.greenlets import greenlet_spawn
-from forebay._sqlalchemy.lending import borrowed, give_back_now, leaving
+from forebay._sqlalchemy.lending import borrowed, give_back_now, leaving, raw
 from forebay._sqlalchemy.proxies import proxy_for
 
 
@@ -66,6 +67,17 @@ class AsyncConnection(_stock.AsyncConnection):
         """
         if not give_back_now(self._proxied, calm=type_ is None):
             await leaving([self._proxied], lambda: greenlet_spawn(self._proxied.close))
+
+    async def get_raw_connection(self) -> PoolProxiedConnection:
+        """Return the pool's connection, whose ``driver_connection`` is the driver's own.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: It was found lost, and no other could be had.
+
+        Cancellation: safe; as for :meth:`start`.
+        """
+        proxied: PoolProxiedConnection = await raw(await super().get_raw_connection())
+        return proxied
 
     def begin(self) -> AsyncTransaction:
         """Begin a transaction before autobegin does."""

@@ -7,8 +7,10 @@ from typing import Any
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import engine as _stock
+from sqlalchemy.pool import PoolProxiedConnection
 
 from forebay._sqlalchemy.ending import drained, warmed_up
+from forebay._sqlalchemy.lending import raw
 from forebay.engine._connection import AsyncConnection
 from forebay.errors import InvalidOptionError
 
@@ -31,6 +33,18 @@ class AsyncEngine(_stock.AsyncEngine):
     def connect(self) -> AsyncConnection:
         """Return a connection, to be entered with ``async with`` or awaited; nothing is borrowed before that."""
         return self._connection_cls(self)
+
+    async def raw_connection(self) -> PoolProxiedConnection:
+        """Borrow a connection of the pool, to be closed by its ``close()``, in a greenlet.
+
+        Raises:
+            sqlalchemy.exc.TimeoutError: ``pool_timeout`` passed.
+            sqlalchemy.exc.DBAPIError: The database could not be reached.
+
+        Cancellation: safe; a connection not yet handed over goes to the next caller.
+        """
+        proxied: PoolProxiedConnection = await raw(await super().raw_connection())
+        return proxied
 
     async def warm_up(self, connections: int | None = None) -> None:
         """Open connections before the first request needs them, each one checked.

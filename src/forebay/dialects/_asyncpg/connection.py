@@ -6,16 +6,20 @@ read is not waited for.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 
-from forebay._sqlalchemy.greenlets import await_
+from forebay._sqlalchemy.exchanging import another_for, checked, ping_bound_s, untouched
+from forebay._sqlalchemy.greenlets import await_, in_greenlet
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._asyncpg.cursors import AsyncpgCursor, AsyncpgServerSideCursor
 from forebay.dialects._asyncpg.replies import Begin
 from forebay.dialects._asyncpg.rider import rider_for
 from forebay.dialects._asyncpg.transaction import RiddenTransaction, begin_sql
+
+if TYPE_CHECKING:
+    from forebay._sqlalchemy.pool_entry import Record
 
 __all__ = ["AsyncpgConnection"]
 
@@ -29,13 +33,20 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
 
     Attributes:
         plain: The transaction under way has done nothing but read.
+        owes_ping: The pool left its pre-ping to the first BEGIN of this checkout, which has not come yet.
     """
 
-    __slots__ = ("_rider", "plain")
+    __slots__ = ("_first", "_record", "_rider", "_used_in", "owes_ping", "plain")
 
     def __init__(self, dbapi: Any, connection: Any, **options: Any) -> None:
         super().__init__(dbapi, connection, **options)  # type: ignore[no-untyped-call]
         self._rider = rider_for(connection)
+        self._record: Record | None = None
+        # The checkout in which it was used last. The first transaction of one may be moved to another connection:
+        # nobody has set anything up in the session yet.
+        self._used_in = 0
+        self._first = False
+        self.owes_ping = False
         self.plain = False
 
     def cursor(self, server_side: bool = False) -> Any:
@@ -45,6 +56,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     # -- transactions --------------------------------------------------------------------------------------------------
 
     async def _start_transaction(self) -> None:
+        self._first = self._note_use()
         if self.isolation_level == "autocommit":
             return
         connection: Any = self._connection
@@ -52,7 +64,9 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         if rider is not None and rider.can_send and connection._top_xact is None:
             # What asyncpg believes counts only if it has seen the latest; if not, that was a ROLLBACK of ours.
             if not (rider.told and connection.is_in_transaction()):
-                rider.begin(begin_sql(self.isolation_level, self.readonly, self.deferrable), None)
+                bound_s = ping_bound_s(self._record) if self._first and self._record is not None else None
+                rider.begin(begin_sql(self.isolation_level, self.readonly, self.deferrable), bound_s)
+                self.owes_ping = False
                 self._transaction = RiddenTransaction(connection, self.isolation_level, self.readonly, self.deferrable)
                 self.plain = True
                 return
@@ -65,16 +79,35 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         await transaction.start()
         self._transaction = transaction
 
-    def failed(self) -> None:
-        """Take note that a statement failed."""
-        self.plain = False
+    def failed(self, began: bool) -> bool:
+        """Take note that a statement failed; return whether it may be sent again on another connection.
+
+        It may if the connection was lost, nothing was done with it in this checkout before, and BEGIN was not answered.
+        With ``pool_pre_ping`` also where the statement only reads: nobody has seen anything of it.
+
+        Args:
+            began: It was the first of its transaction.
+        """
+        plain, self.plain = self.plain, False
         rider = self._rider
+        early = (
+            began
+            and self._first
+            and self.isolation_level != "autocommit"
+            and self._connection.is_closed()
+            and (
+                self._transaction is None
+                or (rider is not None and rider.begin_unanswered)
+                or (plain and self._record is not None and ping_bound_s(self._record) is not None)
+            )
+        )
         if rider is not None:
             if rider.forget_begin():
                 self._transaction = None  # never sent
             elif rider.replies.begin is Begin.REFUSED:
                 rider.replies.begin = Begin.NONE
                 self._transaction = None
+        return early
 
     def rollback(self) -> None:
         """Roll the transaction back, if there is one; must run in a greenlet."""
@@ -149,8 +182,11 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
 
     def handed_out(self) -> Any:
         """Return the asyncpg connection for somebody who will use it directly."""
+        if self.owes_ping and in_greenlet():
+            return self.pay_ping().handed_out()
         connection: Any = self._connection
         self.plain = False
+        self._note_use()
         transaction = self._transaction
         if self._rider is not None and not connection.is_closed():
             self.tell_the_truth()
@@ -165,6 +201,50 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             rider.tell(in_transaction=self._transaction is not None)
 
     # -- liveness ------------------------------------------------------------------------------------------------------
+
+    def joined(self, record: Record) -> None:
+        """Take note of the place in the pool this connection has."""
+        self._record = record
+
+    def _note_use(self) -> bool:
+        """Take note that the connection is used; return whether that is the first time in a checkout of the pool."""
+        record = self._record
+        now = untouched(record, self) if record is not None else 0
+        first = now > 0 and now != self._used_in
+        self._used_in = now
+        return first
+
+    def vouches(self) -> bool:
+        """Tell whether the first BEGIN of a checkout is as good as a ping: the server is lost if it is not answered."""
+        return self._rider is not None and self.isolation_level != "autocommit"
+
+    def pay_ping(self) -> AsyncpgConnection:
+        """Do the ping that was left to BEGIN; must run in a greenlet.
+
+        Returns:
+            The connection to go on with: this one, or the one that took its place.
+
+        Raises:
+            BaseException: No other connection could be had.
+        """
+        self.owes_ping = False
+        return self._settings_for(checked(self._record)) if self._record is not None else self
+
+    def replaced(self, error: Exception) -> AsyncpgConnection:
+        """Return another connection for the same checkout, this one being lost; must run in a greenlet.
+
+        Raises:
+            BaseException: No other connection could be had.
+        """
+        assert self._record is not None
+        return self._settings_for(another_for(self._record, error))
+
+    def _settings_for(self, other: AsyncpgConnection) -> AsyncpgConnection:
+        if other is not self:
+            other.isolation_level, other._isolation_setting = self.isolation_level, self._isolation_setting
+            other.readonly, other.deferrable = self.readonly, self.deferrable
+            other.owes_ping = False
+        return other
 
     async def _async_ping(self) -> None:
         # A simple query: one round trip, and nothing a pooler in transaction mode could come between.

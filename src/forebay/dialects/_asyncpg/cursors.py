@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_cursor
@@ -15,13 +15,28 @@ from forebay.dialects._asyncpg.reads import only_reads
 if TYPE_CHECKING:
     from forebay.dialects._asyncpg.connection import AsyncpgConnection
 
-__all__ = ["AsyncpgCursor", "AsyncpgServerSideCursor"]
+__all__ = ["AsyncpgCursor", "AsyncpgServerSideCursor", "LostEarly"]
 
 _COUNTED = re.compile(r"(?:SELECT|UPDATE|DELETE|INSERT \d+) (\d+)")
 
 #: Rows fetched from the server at least, where the user did not say how many: SQLAlchemy's first batches are tiny.
 _BATCH = 50
 _BATCH_ALL = 1000
+
+#: How often a statement is sent again, each time on another connection; the number SQLAlchemy's pre-ping tries.
+_RESENDS = 2
+
+
+class LostEarly(Exception):
+    """The connection is gone and nothing can have been committed on it: the statement may be sent once more.
+
+    Attributes:
+        error: What the driver raised.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
@@ -56,17 +71,37 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
 
     def execute(self, operation: Any, parameters: Any = None) -> None:
         """Execute one statement; must run in a greenlet."""
-        await_(self._prepare_and_execute(operation, parameters))
+        self._run(lambda: self._prepare_and_execute(operation, parameters))
 
     def executemany(self, operation: Any, seq_of_parameters: Any) -> None:
         """Execute a statement once per set of parameters; must run in a greenlet."""
-        await_(self._executemany(operation, seq_of_parameters))
+        self._run(lambda: self._executemany(operation, seq_of_parameters))
+
+    def _run(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        adapted: AsyncpgConnection = self._adapt_connection
+        if adapted.owes_ping and adapted.isolation_level == "autocommit":
+            self._go_on_with(adapted.pay_ping())
+        for _attempt in range(_RESENDS):
+            try:
+                await_(work())
+                return
+            except LostEarly as lost:
+                self._go_on_with(self._adapt_connection.replaced(lost.error))
+        try:
+            await_(work())
+        except LostEarly as lost:
+            self._adapt_connection._handle_exception(lost.error)
+
+    def _go_on_with(self, adapted: AsyncpgConnection) -> None:
+        self._adapt_connection = adapted
+        self._connection = adapted._connection
 
     async def _prepare_and_execute(self, operation: Any, parameters: Any) -> None:
         adapted: AsyncpgConnection = self._adapt_connection
         async with adapted._execute_mutex:
+            began = adapted._transaction is None
             try:
-                if adapted._transaction is None:
+                if began:
                     await adapted._start_transaction()
                 if adapted.plain and not only_reads(operation):
                     adapted.plain = False
@@ -80,7 +115,7 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
                 )
                 await self._fetch(prepared, parameters or ())
             except BaseException as error:
-                self._failed(error)
+                self._failed(error, began)
 
     async def _fetch(self, prepared: Any, parameters: Sequence[Any]) -> None:
         self._rows = deque(await prepared.fetch(*parameters))
@@ -91,9 +126,10 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
         adapted = self._adapt_connection
         self.description = None
         async with adapted._execute_mutex:
+            began = adapted._transaction is None
             try:
                 await adapted._check_type_cache_invalidation(self._invalidate_schema_cache_asof)
-                if adapted._transaction is None:
+                if began:
                     await adapted._start_transaction()
                 adapted.plain = False
                 # When a set of parameters turns out wrong in mid-stream, asyncpg ends what it takes for an implicit
@@ -101,13 +137,15 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
                 adapted.tell_the_truth()
                 await self._connection.executemany(operation, seq_of_parameters)
             except BaseException as error:
-                self._failed(error)
+                self._failed(error, began)
 
-    def _failed(self, error: BaseException) -> NoReturn:
+    def _failed(self, error: BaseException, began: bool) -> NoReturn:
         adapted: AsyncpgConnection = self._adapt_connection
-        adapted.failed()
+        early = adapted.failed(began)
         if not isinstance(error, Exception):
             raise error
+        if early:
+            raise LostEarly(error) from error
         adapted._handle_exception(error)
 
 
@@ -157,7 +195,7 @@ class AsyncpgServerSideCursor(AsyncpgCursor):
                 self._rows.extend(await cursor._exec(rows, None))
                 self._ended = cursor._exhausted
             except BaseException as error:
-                self._failed(error)
+                self._failed(error, False)
 
     def _fill(self, rows: int) -> None:
         missing = rows - len(self._rows)
