@@ -240,7 +240,8 @@ class Budget:
             if promised:
                 seat.promised -= 1
                 self._promised -= 1
-            posts = self._distribute(1)
+            # What was promised to others does not come back to the one that promised it.
+            posts = self._distribute(1, last=seat if promised else None)
         self._post(posts)
 
     def give_credit_back(self, seat: Seat) -> None:
@@ -313,7 +314,9 @@ class Budget:
                 return False
             if next_asked_at is not None:
                 share = max(1, self._cap // len(self._seats))
-                if other.since >= next_asked_at or other.held >= share or (seat.held <= share and other.held > 0):
+                # What is promised already counts as gone from here and arrived there.
+                mine, theirs = seat.held - seat.promised, other.held + self._promised
+                if other.since >= next_asked_at or theirs >= share or (mine <= share and theirs > 0):
                     return False
             seat.promised += 1
             self._promised += 1
@@ -338,12 +341,13 @@ class Budget:
         """Units others than ``seat`` want and nobody has promised yet."""
         return sum(other.wanted for other in self._wanting if other is not seat) - self._promised
 
-    def _distribute(self, freed: int) -> list[tuple[Seat, BudgetSignal]]:
-        """Hand freed units, and those a higher limit adds, to the cores that want, in turn."""
+    def _distribute(self, freed: int, last: Seat | None = None) -> list[tuple[Seat, BudgetSignal]]:
+        """Hand freed units, and those a higher limit adds, to the cores that want, in turn; to ``last`` last."""
         self.used -= freed
         posts = []
         while self._wanting and self.used < self._cap:
-            seat = next(iter(self._wanting))
+            seat = next((seat for seat in self._wanting if seat is not last), last)
+            assert seat is not None
             seat.wanted -= 1
             seat.held += 1
             seat.credit += 1

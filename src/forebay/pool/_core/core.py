@@ -527,14 +527,18 @@ class Core(Upkeep):
 
         Owners may still report once on what was theirs; it is ignored.
         """
-        self._terminate_all(now)
+        self._terminate(now, list(self._slots.values()))
 
     @step
     def close(self, now: float) -> None:
-        """Close for good: no new callers, no waiters, and no time for anybody."""
+        """Close for good: no new callers, no waiters, and no time for owners.
+
+        Idle connections are still closed politely; :meth:`terminate_all` cuts that short.
+        """
         self.mode = CoreMode.CLOSED
+        in_use = [slot for slot in self._slots.values() if slot.state not in (_IDLE, SlotState.CONNECTING)]
         self._clear(now)
-        self._terminate_all(now)
+        self._terminate(now, in_use)
 
     @property
     def drained(self) -> bool:
@@ -559,8 +563,8 @@ class Core(Upkeep):
         self.generation += 1
         self.live = 0
 
-    def _terminate_all(self, now: float) -> None:
-        for slot in list(self._slots.values()):
+    def _terminate(self, now: float, slots: list[Slot]) -> None:
+        for slot in slots:
             state = slot.state
             if state is SlotState.CONNECTING:
                 self._cancel_connect(slot)
