@@ -56,17 +56,15 @@ def another_for(record: Record, error: BaseException) -> Any:
     left_to_do, held_by = tuple(record.finalize_callback), record.holder
     try:
         record.drop(error)
-        record.slot = None
+        # From here on the emptied record belongs to the next connect, which need not be ours.
+        record.slot = record.fairy_ref = record.holder = None
         pool._park(record)
-        replacement = pool._wait_for(shell, slot, pool._timeout)
+        replacement = pool._wait_for(shell, slot, pool._patience_s)
     except BaseException as failure:
         proxied._let_go()
-        record.fairy_ref = record.holder = None
         if pool.dispatch.checkin:
             pool.dispatch.checkin(None, record)
         raise failure from error
-    if replacement is not record:
-        record.fairy_ref = record.holder = None
     replacement.fresh = False
     replacement.finalize_callback.extend(left_to_do)
     replacement.holder = held_by
