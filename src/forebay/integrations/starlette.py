@@ -1,0 +1,130 @@
+"""Starlette: lifespan, sessions whose commit comes before the response, errors that say 503, health routes.
+
+``forebay.integrations.fastapi`` has the same for FastAPI. Everything here works on plain ASGI and in any middleware.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import wraps
+from typing import Any
+
+from sqlalchemy import exc
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from forebay.engine import AsyncEngine
+from forebay.errors import PoolDisposedError
+from forebay.integrations._health import Health, Readiness, State
+from forebay.integrations._lifespan import running
+from forebay.session import async_sessionmaker
+
+__all__ = ["Health", "Readiness", "State", "exception_handlers", "health_routes", "lifespan", "with_session"]
+
+_log = logging.getLogger("forebay.web")
+
+
+def lifespan(
+    *engines: AsyncEngine,
+    warm_up: bool | int = True,
+    warm_up_timeout_s: float = 30.0,
+    drain_s: float = 10.0,
+) -> Callable[[Any], AbstractAsyncContextManager[None]]:
+    """Return a lifespan for the application: warm up before the first request, drain after the last.
+
+    A database that cannot be reached ends the start-up with its error. In a lifespan of your own, enter it:
+    ``async with lifespan(engine)(app): ...``.
+
+    Args:
+        *engines: The engines of the application.
+        warm_up: True for ``pool_size`` connections each, a number for that many, False for none.
+        warm_up_timeout_s: Bound of the warm-up in seconds, > 0.
+        drain_s: Longest wait in seconds, ≥ 0, for connections still out at the end. The server must grant that time
+            (uvicorn: ``--timeout-graceful-shutdown``; Kubernetes: ``terminationGracePeriodSeconds``).
+    """
+
+    def start(app: Any) -> AbstractAsyncContextManager[None]:
+        return running(engines, warm_up=warm_up, warm_up_timeout_s=warm_up_timeout_s, drain_s=drain_s)
+
+    return start
+
+
+def with_session(
+    maker: async_sessionmaker[Any],
+) -> Callable[[Callable[..., Awaitable[Response]]], Callable[[Request], Awaitable[Response]]]:
+    """Return a decorator that calls an endpoint with a session as its second argument.
+
+    The session is committed when the endpoint has returned its response and **before** any of it is sent, so a commit
+    that fails is a 500. An exception rolls back; a response that is returned commits, whatever its status. The
+    connection is given back before the response is sent: stream from a session that the body opens itself.
+
+    Args:
+        maker: Makes the sessions; one from ``read_only()`` for endpoints that only read.
+    """
+
+    def decorate(endpoint: Callable[..., Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        @wraps(endpoint)
+        async def call(request: Request) -> Response:
+            async with maker() as session:
+                response = await endpoint(request, session)
+                await session.commit()
+            return response
+
+        return call
+
+    return decorate
+
+
+def exception_handlers(*, retry_after_s: int = 1) -> Mapping[Any, Callable[[Request, Any], Response]]:
+    """Return handlers that answer 503 with ``Retry-After`` when no connection could be had.
+
+    That is: no connection within ``pool_timeout``, too many callers waiting already, or the pool is being drained. What
+    the pool said goes to the log and not into the answer.
+
+    Args:
+        retry_after_s: What to tell the client, in whole seconds, ≥ 0.
+    """
+
+    def busy(request: Request, error: Exception) -> Response:
+        _log.warning("503 for %s %s: %s", request.method, request.url.path, error)
+        return JSONResponse(
+            {"detail": "The service is busy. Try again."}, status_code=503, headers={"Retry-After": str(retry_after_s)}
+        )
+
+    return {exc.TimeoutError: busy, PoolDisposedError: busy}
+
+
+def health_routes(
+    *engines: AsyncEngine,
+    livez: str = "/livez",
+    readyz: str = "/readyz",
+    timeout_s: float = 1.0,
+    busy_s: float = 30.0,
+) -> list[Route]:
+    """Return two routes: is the process alive (never asks the database), and can it serve (asks, within its bound).
+
+    ``/readyz`` answers 200 with ``{"status": "ready"}`` or ``{"status": "busy"}``, 503 with
+    ``{"status": "unavailable"}``; why is in the log (``forebay.health``). It never queues behind a full pool. Leave the
+    engines out, and it answers as ``/livez``: with a database that all replicas share, one slow moment would take all
+    of them out of service at once.
+
+    Args:
+        *engines: The databases the service cannot do without.
+        livez: Path of the liveness route.
+        readyz: Path of the readiness route.
+        timeout_s: Bound of a readiness check in seconds, > 0.
+        busy_s: For how long, in seconds, a full pool counts as serving after the last connection it lent.
+    """
+    readiness = Readiness(engines, timeout_s=timeout_s, busy_s=busy_s)
+
+    async def alive(request: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def ready(request: Request) -> Response:
+        health = await readiness.check()
+        return JSONResponse({"status": health.state.value}, status_code=200 if health.ok else 503)
+
+    return [Route(livez, alive, include_in_schema=False), Route(readyz, ready, include_in_schema=False)]
