@@ -7,6 +7,7 @@ connection from the pool, nor to return one that is in no transaction.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
@@ -20,7 +21,18 @@ from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
 from forebay._sqlalchemy.pool_entry import ProxiedConnection
 from forebay.errors import PoolDisposedError
 
-__all__ = ["SessionBlock", "borrowed", "close_now", "connections_of", "give_back_now", "is_unused", "leaving", "raw"]
+__all__ = [
+    "SessionBlock",
+    "borrowed",
+    "close_now",
+    "close_session_surely",
+    "close_surely",
+    "connections_of",
+    "give_back_now",
+    "is_unused",
+    "leaving",
+    "raw",
+]
 
 # The bound for pools that are not ours; theirs have no option for it.
 _RESET_S = 1.0
@@ -111,6 +123,42 @@ def _can_go_now(connection: Connection, proxied: Any, calm: bool) -> bool:
 def _leave(proxied: Any) -> None:
     if not proxied._connection_record.at_rest():
         proxied.dbapi_connection.leave()
+
+
+def close_surely(connection: Connection) -> None:
+    """Close ``connection``; must run in a greenlet.
+
+    Also when the database refuses the ROLLBACK: SQLAlchemy before 2.1.9 then keeps the connection out of the pool until
+    the garbage collector finds it.
+    """
+    try:
+        connection.close()
+    finally:
+        if connection._dbapi_connection is not None:
+            _close_quietly(connection)
+
+
+def close_session_surely(session: Session) -> None:
+    """Close ``session``, and its connections also when the database refuses a ROLLBACK; must run in a greenlet."""
+    held = []
+    transaction = session._transaction
+    while transaction is not None:
+        held += [connection for connection, *_, autoclose in transaction._connections.values() if autoclose]
+        transaction = transaction.parent
+    try:
+        session.close()
+    finally:
+        for connection in held:
+            if connection._dbapi_connection is not None:
+                _close_quietly(connection)
+
+
+def _close_quietly(connection: Connection) -> None:
+    # What went wrong has been raised already. The connection is in a state nobody knows.
+    with contextlib.suppress(Exception):
+        connection.invalidate()
+    with contextlib.suppress(Exception):
+        connection.close()
 
 
 async def raw(proxied: Any) -> Any:

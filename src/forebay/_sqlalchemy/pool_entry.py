@@ -32,6 +32,12 @@ def _never() -> bool:
     return False
 
 
+def _drop(connection: Any) -> None:
+    """Drop the socket of a connection whose polite close failed or was cut short; does nothing if it went well."""
+    if hasattr(connection, "abort") and not connection.peer_closed():
+        connection.abort()
+
+
 class Record(ConnectionPoolEntry):
     """A place in the pool, and the connection in it.
 
@@ -199,6 +205,8 @@ class Record(ConnectionPoolEntry):
             pool._close_connection(connection, terminate=terminate)
         finally:
             self.dbapi_connection = None
+            if not terminate:
+                _drop(connection)
             self.at_rest = self.may_leave = self.vouches = _never
 
     def vouch(self) -> bool:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import engine as _stock
 from sqlalchemy.pool import PoolProxiedConnection
 
 from forebay._sqlalchemy.greenlets import greenlet_spawn
-from forebay._sqlalchemy.lending import borrowed, give_back_now, leaving, raw
+from forebay._sqlalchemy.lending import borrowed, close_surely, give_back_now, leaving, raw
 from forebay._sqlalchemy.proxies import proxy_for
 
 
@@ -58,7 +58,7 @@ class AsyncConnection(_stock.AsyncConnection):
         Cancellation: the connection still goes back to the pool, which brings it to rest or closes it.
         """
         if not give_back_now(self._proxied):
-            await greenlet_spawn(self._proxied.close)
+            await greenlet_spawn(close_surely, self._proxied)
 
     async def __aexit__(self, type_: Any, value: Any, traceback: Any) -> None:
         """Give the connection back; within ``pool_reset_timeout`` even if the server stalls.
@@ -66,7 +66,7 @@ class AsyncConnection(_stock.AsyncConnection):
         Cancellation: takes effect once the connection is given back.
         """
         if not give_back_now(self._proxied, calm=type_ is None):
-            await leaving([self._proxied], lambda: greenlet_spawn(self._proxied.close))
+            await leaving([self._proxied], lambda: greenlet_spawn(close_surely, self._proxied))
 
     async def get_raw_connection(self) -> PoolProxiedConnection:
         """Return the pool's connection, whose ``driver_connection`` is the driver's own.

@@ -9,7 +9,14 @@ from sqlalchemy.ext.asyncio import session as _stock
 from sqlalchemy.orm import SessionTransaction
 
 from forebay._sqlalchemy.greenlets import greenlet_spawn
-from forebay._sqlalchemy.lending import SessionBlock, close_now, connections_of, is_unused, leaving
+from forebay._sqlalchemy.lending import (
+    SessionBlock,
+    close_now,
+    close_session_surely,
+    connections_of,
+    is_unused,
+    leaving,
+)
 from forebay._sqlalchemy.proxies import proxy_for, sync_bind_of
 from forebay.engine import AsyncConnection
 
@@ -37,6 +44,13 @@ class AsyncSession(_stock.AsyncSession):
             **kw,
         )
         return proxy_for(AsyncConnection, sync_connection)
+
+    async def close(self) -> None:
+        """Close out the transactional resources and objects of this session.
+
+        Cancellation: the session is closed; the pool brings its connections to rest or closes them.
+        """
+        await greenlet_spawn(close_session_surely, self.sync_session)
 
     async def __aexit__(self, type_: Any, value: Any, traceback: Any) -> None:
         """Close the session; within ``pool_reset_timeout`` even if the server stalls.
