@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from forebay.pool._core import (
+    CloseReason,
     Grant,
     LimitReached,
     Misuse,
@@ -173,6 +174,35 @@ def test_giving_up_after_the_lease_ended_is_misuse():
     rig.acquire("somebody else")
     with pytest.raises(Misuse, match="has ended"):
         rig.abandon(waiter)
+
+
+def test_giving_up_a_grant_that_was_terminated_meanwhile_is_nothing():
+    """terminate_all took the connection before its new owner ran; the owner was cancelled on top of it."""
+    rig = Rig(pool_size=1, max_overflow=0)
+    waiter = rig.wait()
+    rig.open_all()
+    rig.terminate_all()
+    rig.take()
+    rig.abandon(waiter)
+    assert waiter.state is WaiterState.ABANDONED
+    assert not rig.take()
+    with pytest.raises(Misuse):
+        rig.release(waiter.slot)
+
+
+def test_whoever_queues_beside_an_idle_connection_gets_it_at_once():
+    """A shell that did not ask acquire first loses nothing; an expired connection is passed over."""
+    rig = Rig(pool_size=2, lifetime_s=100.0)
+    (old,) = rig.idle()
+    rig.now = 50.0
+    taken = rig.acquire()
+    (young,) = rig.lent()
+    rig.release(taken)
+    rig.release(young)
+    rig.now = 120.0
+    waiter = rig.wait()
+    assert granted(rig.take()) == [(waiter, young)]
+    assert old.close_reason is CloseReason.LIFETIME
 
 
 def test_giving_up_after_a_refusal_is_nothing():

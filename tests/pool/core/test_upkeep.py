@@ -264,11 +264,9 @@ def test_the_minimum_is_kept_ready_beside_those_in_use():
     rig.lent()
     assert rig.core.idle == 2
     rig.acquire()
-    rig.tick()
     rig.open_all()
     assert rig.core.idle == 2
     rig.acquire()
-    rig.tick()
     rig.open_all()
     assert rig.core.idle == 1
     assert len(rig.core.slots) == 4

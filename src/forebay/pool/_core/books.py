@@ -115,6 +115,7 @@ class Books:
         "_next_waiter_id",
         "_pop_idle",
         "_queue",
+        "_refill_below",
         "_resetting",
         "_rng",
         "_slots",
@@ -163,6 +164,7 @@ class Books:
         self._pop_idle = self._idle.pop if config.use_lifo else self._idle.popleft
         self._queue = WaiterQueue()
         self._in_order = self._queue.in_order  # whether anybody waits, without a call
+        self._refill_below = 0  # fewer idle than this after an acquire, and the upkeep has something to do
         self._next_slot_id = 1
         self._next_waiter_id = 1
         self.seat = self.budget.join(self._idle, notify or _ignore)

@@ -99,8 +99,8 @@ class Core(Upkeep):
     def acquire(self, now: float, owner: object = _SOMEBODY) -> Slot | None:
         """Lend an idle connection at once, or return ``None``: then :meth:`wait`.
 
-        No effect, no allocation. Nobody is overtaken: a connection is idle only when no caller waits.
-        A slot with ``suspect`` set should be pinged before use.
+        No effect and no allocation (with ``min_idle``, a refill may be ordered). Nobody is overtaken: a connection is
+        idle only when no caller waits. A slot with ``suspect`` set should be pinged before use.
 
         Args:
             now: Monotonic seconds.
@@ -121,6 +121,8 @@ class Core(Upkeep):
         slot.uses += 1
         self._fast_grants += 1
         self.history.append(slot.note_acquire)
+        if len(idle) < self._refill_below:
+            self._look_after_idle(now)
         return slot
 
     def release(self, now: float, slot: Slot) -> None:
@@ -154,6 +156,11 @@ class Core(Upkeep):
         """Close every idle connection that is past its lifetime, wherever it is."""
         for slot in [slot for slot in self._idle if now >= slot.hard_at]:
             self._close_expired(slot)
+
+    @step
+    def _look_after_idle(self, now: float) -> None:
+        """Settle: an acquire has left fewer idle than the minimum."""
+        self.used = True
 
     @step
     def _release(self, now: float, slot: Slot) -> None:
@@ -593,6 +600,7 @@ class Core(Upkeep):
             raise Misuse(f"resize: pool_size must be ≥ 0 and max_overflow ≥ -1, not {pool_size} and {max_overflow}")
         self.pool_size = pool_size
         self._keep = pool_size or math.inf
+        self._refill_below = self.min_idle
         self.budget.resize(pool_size, max_overflow)
         while self._idle and (self.budget.excess() or (len(self._idle) > self._keep and not self._grace)):
             self._close_idle(self._idle[0], CloseReason.RESIZED, graceful=True)
@@ -712,15 +720,14 @@ class Core(Upkeep):
         queue = self._queue
         while (waiter := queue.overdue(now)) is not None:
             self._time_out(now, waiter)
-        while self._idle and queue.head is not None:
+        while self._idle and (head := queue.head) is not None:
             slot = self._pop_idle()
             if now >= slot.hard_at:
                 self._idle.appendleft(slot)
                 self._close_expired(slot)
-                continue
-            next_waiter = self._next_waiter(now)
-            if next_waiter is not None:
-                self._lend(now, slot, next_waiter)
+            else:
+                queue.remove(head)
+                self._lend(now, slot, head)
         if self.mode is not CoreMode.OPEN:
             if not self._slots:
                 self.budget.leave(self.seat)

@@ -33,6 +33,7 @@ class Upkeep(Books):
 
     def __init__(self, config: CoreConfig, rng: random.Random, budget: Budget | None, notify: Notify | None) -> None:
         super().__init__(config, rng, budget, notify)
+        self._refill_below = self.min_idle
         self.fill_goal = 0
         self.used = False
         # Connections closed before their replacement could be opened: there was no room for both, or no time.

@@ -109,6 +109,9 @@ class Stage:
         on_signal: Called with (core number, signal) when the budget posts one; a replay needs none.
         core_type: What to put on the stage; sabotaged ones, in tests of the tests.
         lenient: Let an input pass that cannot be, as a shortened script makes them.
+
+    Attributes:
+        attention: The last input left effects, or may have changed the wake time.
     """
 
     def __init__(
@@ -128,6 +131,7 @@ class Stage:
         self._on_signal = on_signal or (lambda _number, _signal: None)
         self._core_type = core_type
         self._lenient = lenient
+        self.attention = False
         self._slots: list[dict[int, Slot]] = []
         self._waiters: list[dict[int, Waiter]] = []
         self._forgotten: set[int] = set()
@@ -164,6 +168,7 @@ class Stage:
         self.script.inputs.append((now, number, name, *(_symbol(arg) for arg in args)))
         try:
             result = getattr(core, name)(now, *args)
+            self.attention = core.attention
             effects = core.take_effects() if core.attention else []
             for known in (result, *(getattr(effect, "slot", None) for effect in effects)):
                 if isinstance(known, Slot):

@@ -181,12 +181,11 @@ class World:
     def _do(self, number: int, name: str, *args: Any) -> Any:
         self.steps += 1
         result, effects = self._stage.do(self._now, number, name, *args)
-        # Nothing is pending when the fast path was taken; then neither effects nor timer need a look.
-        for effect in effects:
-            self._perform(number, effect)
-        wake = self._stage.cores[number].next_wake()
-        if name not in {"acquire", "release"} or effects:
-            self._set_timer(number, wake)
+        # As the shell does: without attention neither effects nor the timer get a look.
+        if self._stage.attention:
+            for effect in effects:
+                self._perform(number, effect)
+            self._set_timer(number, self._stage.cores[number].next_wake())
         return result
 
     def _set_timer(self, number: int, wake: float | None) -> None:
