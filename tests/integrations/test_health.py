@@ -68,20 +68,22 @@ async def test_a_full_pool_that_lends_nothing_any_more_is_down(engine: forebay.A
 async def test_a_server_that_is_silent_is_down_within_the_limit(postgres: PostgresServer) -> None:
     """Goal: the orchestrator gets its answer in time. Method: a stalled network, idle connection and fresh one."""
     require("asyncpg")
-    async with Proxy(postgres.host, postgres.port) as proxy:
-        async with forebay.create_async_engine(postgres.url("asyncpg", via=proxy), pool_size=1) as engine:
-            readiness = Readiness([engine], timeout_s=0.3)
-            assert (await readiness.check()).ok
-            proxy.stall()
-            for _ in range(2):
-                start = time.monotonic()
-                assert (await readiness.check()).state is State.DOWN
-                # The second may share the first's check, which still leaves its connection.
-                assert time.monotonic() - start < 0.6
-            proxy.unstall()
-            await asyncio.sleep(1.5)
-            assert (await readiness.check()).ok
-            assert engine.pool.checkedout() == 0
+    async with (
+        Proxy(postgres.host, postgres.port) as proxy,
+        forebay.create_async_engine(postgres.url("asyncpg", via=proxy), pool_size=1) as engine,
+    ):
+        readiness = Readiness([engine], timeout_s=0.3)
+        assert (await readiness.check()).ok
+        proxy.stall()
+        for _ in range(2):
+            start = time.monotonic()
+            assert (await readiness.check()).state is State.DOWN
+            # The second may share the first's check, which still leaves its connection.
+            assert time.monotonic() - start < 0.6
+        proxy.unstall()
+        await asyncio.sleep(1.5)
+        assert (await readiness.check()).ok
+        assert engine.pool.checkedout() == 0
 
 
 async def test_many_who_ask_at_once_share_one_check(postgres: PostgresServer) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 from fastapi import APIRouter, Depends
 
 from forebay.engine import AsyncEngine
-from forebay.integrations.starlette import exception_handlers, health_routes, lifespan
+from forebay.integrations.starlette import StreamingResponse, exception_handlers, health_routes, lifespan
 from forebay.session import AsyncSession, async_sessionmaker
 
-__all__ = ["exception_handlers", "health_router", "lifespan", "session_dependency"]
+__all__ = ["StreamingResponse", "exception_handlers", "health_router", "lifespan", "session_dependency"]
 
 if "scope" not in inspect.signature(Depends).parameters:
     # Without it a failed commit would be reported as a success.

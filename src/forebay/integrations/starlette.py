@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, aclosing
 from functools import wraps
 from typing import Any
 
 from sqlalchemy import exc
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.responses import StreamingResponse as _StreamingResponse
 from starlette.routing import Route
+from starlette.types import Send
 
 from forebay.engine import AsyncEngine
 from forebay.errors import PoolDisposedError
@@ -22,7 +24,16 @@ from forebay.integrations._health import Health, Readiness, State
 from forebay.integrations._lifespan import running
 from forebay.session import async_sessionmaker
 
-__all__ = ["Health", "Readiness", "State", "exception_handlers", "health_routes", "lifespan", "with_session"]
+__all__ = [
+    "Health",
+    "Readiness",
+    "State",
+    "StreamingResponse",
+    "exception_handlers",
+    "health_routes",
+    "lifespan",
+    "with_session",
+]
 
 _log = logging.getLogger("forebay.web")
 
@@ -76,6 +87,26 @@ def with_session(
         return call
 
     return decorate
+
+
+class StreamingResponse(_StreamingResponse):
+    """Starlette's streaming response, whose body is closed as soon as the client is gone.
+
+    Starlette leaves a body that it does not finish to the garbage collector, with the session and the connection it
+    holds. Use this one for bodies that read from a session of their own.
+    """
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the body; whatever ends it, the body is closed before this returns.
+
+        Cancellation: takes effect once the body is closed.
+        """
+        body: Any = self.body_iterator
+        if not hasattr(body, "aclose"):
+            await super().stream_response(send)
+            return
+        async with aclosing(body):
+            await super().stream_response(send)
 
 
 def exception_handlers(*, retry_after_s: int = 1) -> Mapping[Any, Callable[[Request, Any], Response]]:
