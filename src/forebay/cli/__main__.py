@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 COMMANDS: dict[str, str] = {
     "demo": "forebay.cli.demo.command:demo",
     "bench": "forebay.cli.bench.command:bench",
+    "size": "forebay.cli.size:size",
+    "wait": "forebay.cli.wait:wait",
 }
 
 _NEEDED = ("typer", "rich")
