@@ -31,7 +31,7 @@ from forebay.pool._core.state import (
     SlotState,
     WaiterState,
 )
-from forebay.pool._core.statistics import Counters
+from forebay.pool._core.statistics import CoreStatistics, Counters
 from forebay.pool._core.waiters import Waiter, WaiterQueue
 
 __all__ = ["HISTORY", "Books", "step"]
@@ -336,6 +336,74 @@ class Books:
         counters = self.counters
         counters.wait_s_total += waited
         counters.wait_s_max = max(counters.wait_s_max, waited)
+
+    # -- looking in ----------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        counts = self._gauges()
+        limit = self.budget.limit
+        return (
+            f"<Core {counts[SlotState.IDLE]} idle, {counts[SlotState.LENT]} lent,"
+            f" {counts[SlotState.CONNECTING]} connecting, {len(self._queue)} waiting"
+            f" of {'unlimited' if limit is None else limit}>"
+        )
+
+    @property
+    def idle(self) -> int:
+        """Open connections nobody uses."""
+        return len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """Callers queued."""
+        return len(self._queue)
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """Every slot that counts against the limit, oldest first."""
+        return tuple(self._slots.values())
+
+    def statistics(self) -> CoreStatistics:
+        """Return counters and gauges as one frozen snapshot. O(slots)."""
+        gauges = self._gauges()
+        counters = self.counters
+        owned_pings = sum(slot.state is SlotState.PINGING and slot.owner is not None for slot in self._slots.values())
+        return CoreStatistics(
+            idle=gauges[SlotState.IDLE],
+            lent=gauges[SlotState.LENT] + owned_pings,
+            connecting=gauges[SlotState.CONNECTING],
+            pinging=gauges[SlotState.PINGING] - owned_pings,
+            resetting=gauges[SlotState.RESETTING],
+            closing=gauges[SlotState.CLOSING],
+            waiting=len(self._queue),
+            generation=self.generation,
+            connect_window=self.policy.window,
+            connect_target=self.policy.target,
+            consecutive_failures=self.policy.failures,
+            granted=self._fast_grants + counters.waiter_grants,
+            waited=counters.waits,
+            wait_s_total=counters.wait_s_total,
+            wait_s_max=counters.wait_s_max,
+            timeouts=counters.timeouts,
+            refused=counters.refused,
+            cancelled=counters.cancelled,
+            turned_away=counters.turned_away,
+            connects=counters.connects,
+            connect_failures=counters.connect_failures,
+            connects_cancelled=counters.connects_cancelled,
+            connect_s_total=counters.connect_s_total,
+            use_s_total=self._use_s,
+            resets=counters.resets,
+            replaced=counters.replaced,
+            detached=counters.detached,
+            closes={reason: counters.closes[reason] for reason in CloseReason},
+        )
+
+    def _gauges(self) -> dict[SlotState, int]:
+        gauges = dict.fromkeys(SlotState, 0)
+        for slot in self._slots.values():
+            gauges[slot.state] += 1
+        return gauges
 
 
 def _ignore(_signal: object) -> None:

@@ -22,12 +22,13 @@ The rules, each enforced in one place below:
   on.
 * **The truth at once.** A failed connect is told to the waiter at the head; with nothing left alive, the second failure
   in a row is told to everybody. See :meth:`Core._connect_failed`.
-* **Old generations die.** :meth:`Core.sweep` makes everything open stale: idle ones are closed in bulk, lent ones at
+* **Old generations die.** :meth:`~Core.sweep` makes everything open stale: idle ones are closed in bulk, lent ones at
   their return, and connects under way are called off, since the server they reach may be the one that is going down.
   Whatever *begins* to connect after the sweep survives it.
 
 The states and moves are in :mod:`~forebay.pool._core.state`, when to connect is in
-:mod:`~forebay.pool._core.connecting`, background work in :mod:`~forebay.pool._core.upkeep`.
+:mod:`~forebay.pool._core.connecting`, background work in :mod:`~forebay.pool._core.upkeep`, what ends all connections
+at once in :mod:`~forebay.pool._core.endings`.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from forebay.pool._core.books import step
 from forebay.pool._core.budget import Budget, BudgetSignal, Notify
 from forebay.pool._core.config import CoreConfig
 from forebay.pool._core.effects import Close, Effect
+from forebay.pool._core.endings import Endings
 from forebay.pool._core.errors import LimitReached, Misuse, PoolClosed, TooManyWaiting
 from forebay.pool._core.slot import Slot
 from forebay.pool._core.state import (
@@ -52,8 +54,6 @@ from forebay.pool._core.state import (
     SlotState,
     WaiterState,
 )
-from forebay.pool._core.statistics import CoreStatistics
-from forebay.pool._core.upkeep import Upkeep
 from forebay.pool._core.waiters import Waiter
 
 __all__ = ["Core"]
@@ -65,7 +65,7 @@ _LENT = SlotState.LENT
 _SOMEBODY = object()
 
 
-class Core(Upkeep):
+class Core(Endings):
     """The pool of one event loop.
 
     Not thread-safe: every method belongs to the loop's thread. Only the budget is shared.
@@ -84,15 +84,6 @@ class Core(Upkeep):
         self, config: CoreConfig, rng: random.Random, budget: Budget | None = None, notify: Notify | None = None
     ) -> None:
         super().__init__(config, rng, budget, notify)
-
-    def __repr__(self) -> str:
-        counts = self._gauges()
-        limit = self.budget.limit
-        return (
-            f"<Core {counts[SlotState.IDLE]} idle, {counts[SlotState.LENT]} lent,"
-            f" {counts[SlotState.CONNECTING]} connecting, {len(self._queue)} waiting"
-            f" of {'unlimited' if limit is None else limit}>"
-        )
 
     # -- the fast path -----------------------------------------------------------------------------------------------
 
@@ -472,120 +463,6 @@ class Core(Upkeep):
         for idle in self._idle:
             idle.suspect = True
 
-    def _leave_and_close(self, now: float, slot: Slot, reason: CloseReason, graceful: bool) -> None:
-        """Close an open connection in whatever state it is."""
-        if slot.state is _IDLE:
-            self._close_idle(slot, reason, graceful)
-            return
-        if slot.state is SlotState.RESETTING:
-            self._resetting -= 1
-        if slot.owner is not None:
-            self._end_lease(now, slot)
-        self._close(slot, reason, graceful)
-
-    # -- all connections at once -------------------------------------------------------------------------------------
-
-    @step
-    def sweep(self, now: float, reporter: Slot | None = None) -> bool:
-        """An outage or failover was noticed: everything open now is stale.
-
-        Idle connections are closed in bulk, lent ones at their return, connects under way are called off. Waiters stay.
-
-        Args:
-            now: Monotonic seconds.
-            reporter: The slot whose connection showed it, if one did. When that slot is of an older generation already,
-                somebody else has reported the same outage and nothing happens: connections opened since are not to
-                blame.
-
-        Returns:
-            Whether a new generation began.
-        """
-        if reporter is not None and (reporter.home is not self or reporter.generation < self.generation):
-            return False
-        self._end_generation(CloseReason.STALE)
-        return True
-
-    @step
-    def suspect_idle(self, now: float) -> int:
-        """Mark every idle connection ``suspect``: time was suspended, or a peer does not answer. Returns how many."""
-        for slot in self._idle:
-            slot.suspect = True
-        return len(self._idle)
-
-    @step
-    def clear(self, now: float) -> None:
-        """Dispose of everything, and stay usable.
-
-        Waiters are refused with ``CLOSED``, idle connections closed, connects called off, lent connections closed at
-        their return. What was learnt about the server is forgotten; nothing is opened before the next caller comes.
-        """
-        self._clear(now)
-
-    @step
-    def drain(self, now: float) -> None:
-        """Take no new callers; like :meth:`clear` otherwise. :attr:`drained` is true when the last socket is gone."""
-        if self.mode is CoreMode.OPEN:
-            self.mode = CoreMode.DRAINING
-        self._clear(now)
-
-    @step
-    def terminate_all(self, now: float) -> None:
-        """Take every connection from whoever has it and drop the sockets: the drain ran out of time.
-
-        Owners may still report once on what was theirs; it is ignored.
-        """
-        self._terminate(now, list(self._slots.values()))
-
-    @step
-    def close(self, now: float) -> None:
-        """Close for good: no new callers, no waiters, and no time for owners.
-
-        Idle connections are still closed politely; :meth:`terminate_all` cuts that short.
-        """
-        self.mode = CoreMode.CLOSED
-        in_use = [slot for slot in self._slots.values() if slot.state not in (_IDLE, SlotState.CONNECTING)]
-        self._clear(now)
-        self._terminate(now, in_use)
-
-    @property
-    def drained(self) -> bool:
-        """Whether the core takes no callers and has no connection left in any state."""
-        return self.mode is not CoreMode.OPEN and not self._slots
-
-    def _clear(self, now: float) -> None:
-        for waiter in list(self._queue):
-            self._refuse(now, waiter, RefuseReason.CLOSED, Phase.WAIT, None)
-        self._end_fill(None)
-        self._owed = 0
-        self.used = False
-        self._end_generation(CloseReason.POOL_CLOSED)
-        self.policy.reset()
-
-    def _end_generation(self, reason: CloseReason) -> None:
-        while self._idle:
-            self._close_idle(self._idle[0], reason, graceful=reason is not CloseReason.STALE)
-        for slot in list(self._slots.values()):
-            if slot.state is SlotState.CONNECTING:
-                self._cancel_connect(slot)
-        self.generation += 1
-        self.live = 0
-
-    def _terminate(self, now: float, slots: list[Slot]) -> None:
-        for slot in slots:
-            state = slot.state
-            if state is SlotState.CONNECTING:
-                self._cancel_connect(slot)
-            elif state is SlotState.CLOSING:
-                if slot.graceful and slot.close_reason is not None:
-                    slot.graceful = False
-                    self._effects.append(Close(slot, slot.close_reason, graceful=False))
-            else:
-                # A connection the pool itself is pinging has no owner, but a ping that will be reported on.
-                if state is not _IDLE:
-                    slot.taken_from = state
-                    slot.taken_owner = slot.owner is not None
-                self._leave_and_close(now, slot, CloseReason.TERMINATED, graceful=False)
-
     # -- settings, time, budget ------------------------------------------------------------------------------------
 
     @step
@@ -777,62 +654,3 @@ class Core(Upkeep):
                 and slot.doom is None
             ):
                 yield slot.idle_since + wait_s
-
-    # -- looking in ----------------------------------------------------------------------------------------------------
-
-    @property
-    def idle(self) -> int:
-        """Open connections nobody uses."""
-        return len(self._idle)
-
-    @property
-    def waiting(self) -> int:
-        """Callers queued."""
-        return len(self._queue)
-
-    @property
-    def slots(self) -> tuple[Slot, ...]:
-        """Every slot that counts against the limit, oldest first."""
-        return tuple(self._slots.values())
-
-    def statistics(self) -> CoreStatistics:
-        """Return counters and gauges as one frozen snapshot. O(slots)."""
-        gauges = self._gauges()
-        counters = self.counters
-        owned_pings = sum(slot.state is SlotState.PINGING and slot.owner is not None for slot in self._slots.values())
-        return CoreStatistics(
-            idle=gauges[SlotState.IDLE],
-            lent=gauges[SlotState.LENT] + owned_pings,
-            connecting=gauges[SlotState.CONNECTING],
-            pinging=gauges[SlotState.PINGING] - owned_pings,
-            resetting=gauges[SlotState.RESETTING],
-            closing=gauges[SlotState.CLOSING],
-            waiting=len(self._queue),
-            generation=self.generation,
-            connect_window=self.policy.window,
-            connect_target=self.policy.target,
-            consecutive_failures=self.policy.failures,
-            granted=self._fast_grants + counters.waiter_grants,
-            waited=counters.waits,
-            wait_s_total=counters.wait_s_total,
-            wait_s_max=counters.wait_s_max,
-            timeouts=counters.timeouts,
-            refused=counters.refused,
-            cancelled=counters.cancelled,
-            turned_away=counters.turned_away,
-            connects=counters.connects,
-            connect_failures=counters.connect_failures,
-            connects_cancelled=counters.connects_cancelled,
-            connect_s_total=counters.connect_s_total,
-            use_s_total=self._use_s,
-            resets=counters.resets,
-            replaced=counters.replaced,
-            detached=counters.detached,
-            closes={reason: counters.closes[reason] for reason in CloseReason},
-        )
-
-    def _gauges(self) -> dict[SlotState, int]:
-        gauges = dict.fromkeys(SlotState, 0)
-        for slot in self._slots.values():
-            gauges[slot.state] += 1
-        return gauges

@@ -1,0 +1,135 @@
+"""All connections at once: outages, dispose, drain, close.
+
+Old generations die. A sweep makes everything open stale: idle connections are closed in bulk, lent ones at their
+return, and connects under way are called off, since the server they reach may be the one that is going down.
+"""
+
+from __future__ import annotations
+
+from forebay.pool._core.books import step
+from forebay.pool._core.effects import Close
+from forebay.pool._core.slot import Slot
+from forebay.pool._core.state import CloseReason, CoreMode, Phase, RefuseReason, SlotState
+from forebay.pool._core.upkeep import Upkeep
+
+__all__ = ["Endings"]
+
+_IDLE = SlotState.IDLE
+
+
+class Endings(Upkeep):
+    """The inputs that end more than one connection."""
+
+    __slots__ = ()
+
+    @step
+    def sweep(self, now: float, reporter: Slot | None = None) -> bool:
+        """An outage or failover was noticed: everything open now is stale.
+
+        Idle connections are closed in bulk, lent ones at their return, connects under way are called off. Waiters stay.
+
+        Args:
+            now: Monotonic seconds.
+            reporter: The slot whose connection showed it, if one did. When that slot is of an older generation already,
+                somebody else has reported the same outage and nothing happens: connections opened since are not to
+                blame.
+
+        Returns:
+            Whether a new generation began.
+        """
+        if reporter is not None and (reporter.home is not self or reporter.generation < self.generation):
+            return False
+        self._end_generation(CloseReason.STALE)
+        return True
+
+    @step
+    def suspect_idle(self, now: float) -> int:
+        """Mark every idle connection ``suspect``: time was suspended, or a peer does not answer. Returns how many."""
+        for slot in self._idle:
+            slot.suspect = True
+        return len(self._idle)
+
+    @step
+    def clear(self, now: float) -> None:
+        """Dispose of everything, and stay usable.
+
+        Waiters are refused with ``CLOSED``, idle connections closed, connects called off, lent connections closed at
+        their return. What was learnt about the server is forgotten; nothing is opened before the next caller comes.
+        """
+        self._clear(now)
+
+    @step
+    def drain(self, now: float) -> None:
+        """Take no new callers; like :meth:`clear` otherwise. :attr:`drained` is true when the last socket is gone."""
+        if self.mode is CoreMode.OPEN:
+            self.mode = CoreMode.DRAINING
+        self._clear(now)
+
+    @step
+    def terminate_all(self, now: float) -> None:
+        """Take every connection from whoever has it and drop the sockets: the drain ran out of time.
+
+        Owners may still report once on what was theirs; it is ignored.
+        """
+        self._terminate(now, list(self._slots.values()))
+
+    @step
+    def close(self, now: float) -> None:
+        """Close for good: no new callers, no waiters, and no time for owners.
+
+        Idle connections are still closed politely; :meth:`terminate_all` cuts that short.
+        """
+        self.mode = CoreMode.CLOSED
+        in_use = [slot for slot in self._slots.values() if slot.state not in (_IDLE, SlotState.CONNECTING)]
+        self._clear(now)
+        self._terminate(now, in_use)
+
+    @property
+    def drained(self) -> bool:
+        """Whether the core takes no callers and has no connection left in any state."""
+        return self.mode is not CoreMode.OPEN and not self._slots
+
+    def _clear(self, now: float) -> None:
+        for waiter in list(self._queue):
+            self._refuse(now, waiter, RefuseReason.CLOSED, Phase.WAIT, None)
+        self._end_fill(None)
+        self._owed = 0
+        self.used = False
+        self._end_generation(CloseReason.POOL_CLOSED)
+        self.policy.reset()
+
+    def _end_generation(self, reason: CloseReason) -> None:
+        while self._idle:
+            self._close_idle(self._idle[0], reason, graceful=reason is not CloseReason.STALE)
+        for slot in list(self._slots.values()):
+            if slot.state is SlotState.CONNECTING:
+                self._cancel_connect(slot)
+        self.generation += 1
+        self.live = 0
+
+    def _terminate(self, now: float, slots: list[Slot]) -> None:
+        for slot in slots:
+            state = slot.state
+            if state is SlotState.CONNECTING:
+                self._cancel_connect(slot)
+            elif state is SlotState.CLOSING:
+                if slot.graceful and slot.close_reason is not None:
+                    slot.graceful = False
+                    self._effects.append(Close(slot, slot.close_reason, graceful=False))
+            else:
+                # A connection the pool itself is pinging has no owner, but a ping that will be reported on.
+                if state is not _IDLE:
+                    slot.taken_from = state
+                    slot.taken_owner = slot.owner is not None
+                self._leave_and_close(now, slot, CloseReason.TERMINATED, graceful=False)
+
+    def _leave_and_close(self, now: float, slot: Slot, reason: CloseReason, graceful: bool) -> None:
+        """Close an open connection in whatever state it is."""
+        if slot.state is _IDLE:
+            self._close_idle(slot, reason, graceful)
+            return
+        if slot.state is SlotState.RESETTING:
+            self._resetting -= 1
+        if slot.owner is not None:
+            self._end_lease(now, slot)
+        self._close(slot, reason, graceful)
