@@ -14,7 +14,6 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bench.pool_rows.sides import Side
-from forebay.testing.proxy import ThreadedProxy
 from forebay.testing.servers.postgres import PostgresServer
 
 __all__ = ["Loops", "several_loops"]
@@ -26,7 +25,7 @@ class Loops:
 
     Attributes:
         worked: Loops whose every query was answered.
-        at_most: Connections open at once, as the network saw it.
+        at_most: Connections open at once, as the server saw it.
         left_open: Connections open after the last loop had ended.
         warned: Warnings about what was not closed.
         errors: What the others raised.
@@ -58,34 +57,38 @@ def several_loops(side: Side, server: PostgresServer, driver: str = "asyncpg", c
     """Use one engine of 3+2 connections in three ``asyncio.run`` in a row, then in three threads; never dispose."""
     errors: list[str] = []
     at_most = 0
+    database = server.create_database(f"loops_{side.name}_{driver}")
 
     def run(engine: AsyncEngine) -> None:
         try:
-            asyncio.run(asyncio.wait_for(_work(engine, callers, 5), 20))
+            asyncio.run(asyncio.wait_for(_work(engine, callers, 20), 20))
         except Exception as error:
             errors.append(f"{type(error).__name__}: {error}")
 
-    with warnings.catch_warnings(record=True) as caught, ThreadedProxy(server.host, server.port) as proxy:
+    def open_now() -> int:
+        return sum(session["datname"] == database for session in server.sessions())
+
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        engine = side.create_async_engine(server.url(driver, via=proxy), pool_size=3, max_overflow=2, pool_timeout=10)
-        for _ in range(3):
-            run(engine)
-            at_most = max(at_most, proxy.open)
-        threads = [threading.Thread(target=run, args=(engine,)) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        while any(thread.is_alive() for thread in threads):
-            at_most = max(at_most, proxy.open)
-            time.sleep(0.002)
+        engine = side.create_async_engine(
+            server.url(driver, database=database), pool_size=3, max_overflow=2, pool_timeout=10
+        )
+        for threads in (1, 1, 1, 3):
+            running = [threading.Thread(target=run, args=(engine,)) for _ in range(threads)]
+            for thread in running:
+                thread.start()
+            while any(thread.is_alive() for thread in running):
+                at_most = max(at_most, open_now())
         gc.collect()
         time.sleep(0.1)
-        left_open = proxy.open
+        left_open = open_now()
         # Only now: what is reported is what the loops left, not what the engine's end would leave.
         warned = tuple(str(one.message) for one in caught if _is_about_leaving(one.category))
         with contextlib.suppress(Exception):
             asyncio.run(engine.dispose())
         del engine
         gc.collect()
+    server.drop_database(database)
     return Loops(6 - len(errors), at_most, left_open, warned, tuple(errors))
 
 

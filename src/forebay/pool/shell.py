@@ -482,6 +482,8 @@ class Shell:
             yield
         finally:
             self.core.drain(self.now())
+            self.perform()
+            await self.quiet()  # at most pool_close_timeout, for those that say good-bye
             self.core.terminate_all(self.now())
             self.perform()
             await self.quiet()
