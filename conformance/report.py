@@ -75,7 +75,8 @@ def in_use(entry: Entry) -> str:
         *(f"{count} statements in the {lane} lane" for lane, count in sorted(usage.lanes.items())),
     ]
     reached = f"{touched} of {len(entry.comparison.ours.tests)} tests reached it"
-    return f"Forebay during the tests: {', '.join(counts)}; {reached}"
+    switched = f"\nset as in stock: {', '.join(usage.as_stock)}" if usage.as_stock else ""
+    return f"Forebay during the tests: {', '.join(counts)}; {reached}{switched}"
 
 
 def closing_line(entries: Sequence[Entry]) -> str:

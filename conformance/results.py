@@ -82,6 +82,7 @@ class Usage:
         facade_stock: The same on stock ones.
         lanes: Statements by lane, for lanes that exist.
         layers: The parts of Forebay there are to be used: ``facade``, ``dialects``, ``pool``.
+        as_stock: Switches that were set to have stock's behaviour where Forebay's differs on purpose.
     """
 
     installed: bool = False
@@ -95,6 +96,7 @@ class Usage:
     facade_stock: int = 0
     lanes: Mapping[str, int] = field(default_factory=dict)
     layers: tuple[str, ...] = ()
+    as_stock: tuple[str, ...] = ()
 
     @property
     def lent_by_ours(self) -> int:
@@ -122,7 +124,7 @@ class Usage:
     @classmethod
     def of_json(cls, data: Mapping[str, Any]) -> Usage:
         """Build from the object that ``usage.Counters.as_json`` wrote."""
-        return cls(**{**data, "layers": tuple(data["layers"])})
+        return cls(**{**data, "layers": tuple(data["layers"]), "as_stock": tuple(data["as_stock"])})
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,10 +81,12 @@ def test_a_run_that_wrote_nothing_says_so(tmp_path: Path) -> None:
 
 def test_what_the_counters_write_the_reader_knows() -> None:
     """Goal: writer and reader, which share no class, agree on every field. Method: there and back."""
-    counters = Counters(installed=True, engines=1, connects=2, checkouts=3, cursors=4, facade=5, layers=["facade"])
+    counters = Counters(
+        installed=True, engines=1, connects=2, checkouts=3, cursors=4, facade=5, layers=["facade"], as_stock=["x = 1"]
+    )
     usage = Usage.of_json(json.loads(json.dumps(counters.as_json())))
     assert (usage.installed, usage.engines, usage.connects, usage.checkouts) == (True, 1, 2, 3)
-    assert (usage.cursors, usage.facade, usage.layers) == (4, 5, ("facade",))
+    assert (usage.cursors, usage.facade, usage.layers, usage.as_stock) == (4, 5, ("facade",), ("x = 1",))
 
 
 def test_the_share_counts_our_pool_as_soon_as_there_is_one() -> None:
