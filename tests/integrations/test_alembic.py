@@ -245,6 +245,7 @@ def test_a_program_can_pass_its_own_connection(project: Path, url: str) -> None:
         "    command.upgrade(config, 'head')\n"
         "async def main():\n"
         f"    async with forebay.create_async_engine({url!r}) as engine, engine.connect() as connection:\n"
+        "        await connection.begin()\n"
         "        await connection.run_sync(upgrade)\n"
         "        await connection.rollback()\n"
         "asyncio.run(main())\n"

@@ -58,7 +58,7 @@ def run(
     which it waits without holding a transaction: a ``CREATE INDEX CONCURRENTLY`` of the migrator before it can end.
 
     A program that calls Alembic with a connection of its own in ``config.attributes["connection"]`` gets its migrations
-    on that connection, without lock and within its transaction.
+    on that connection, without lock, and within its transaction if it has begun one.
 
     Args:
         target_metadata: The models' metadata, for ``--autogenerate``.
