@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sqlalchemy import URL
@@ -31,7 +32,14 @@ class AsyncpgExecutionContext(PGExecutionContext_asyncpg):
 
 
 class AsyncpgDbapi(AsyncAdapt_asyncpg_dbapi):
-    """The DBAPI module SQLAlchemy sees; connects with our connection class."""
+    """The DBAPI module SQLAlchemy sees; connects with our connection class.
+
+    Attributes:
+        retry_stale_plans: Whether the first statement of a transaction is executed again when a migration has overtaken
+            its prepared statement; an argument of the same name in ``connect_args`` goes before this.
+    """
+
+    retry_stale_plans = True
 
     def connect(self, *arg: Any, **kw: Any) -> AsyncpgConnection:
         """Open a connection; must run in a greenlet."""
@@ -42,6 +50,7 @@ class AsyncpgDbapi(AsyncAdapt_asyncpg_dbapi):
         options = {
             "prepared_statement_cache_size": kw.pop("prepared_statement_cache_size", 100),
             "prepared_statement_name_func": kw.pop("prepared_statement_name_func", None),
+            "retry_stale_plans": kw.pop("retry_stale_plans", self.retry_stale_plans),
         }
         return adapt(AsyncpgConnection, self, creator(*arg, **kw), **options)
 
@@ -56,6 +65,43 @@ class AsyncpgDialect(PooledDialect, PGDialect_asyncpg):
 
     #: The extra that brings the driver: ``pip install "forebay[asyncpg]"``.
     extra = "asyncpg"
+
+    _isolation_at_start: str | None = None
+
+    def initialize(self, connection: Any) -> None:
+        """Learn what the server is: from what it said at the start of the session, and one query for the rest."""
+        super().initialize(connection)  # type: ignore[no-untyped-call]
+        adapted = connection.connection.dbapi_connection
+        # The ROLLBACK that follows this is then not waited for.
+        if isinstance(adapted, AsyncpgConnection) and adapted.may_leave():
+            adapted.leave()
+
+    def _get_server_version_info(self, connection: Any) -> Any:
+        # version() says "PostgreSQL " and this, and then words about the compiler.
+        found = re.match(r"(\d+)\.?(\d+)?(?:\.(\d+))?", _server_setting(connection, "server_version") or "")
+        if found is None:
+            return super()._get_server_version_info(connection)  # type: ignore[no-untyped-call]
+        return tuple(int(number) for number in found.groups() if number is not None)
+
+    def _get_default_schema_name(self, connection: Any) -> Any:
+        schema, self._isolation_at_start = connection.exec_driver_sql(
+            "SELECT pg_catalog.current_schema(), pg_catalog.current_setting('transaction_isolation')"
+        ).one()
+        return schema
+
+    def get_default_isolation_level(self, dbapi_conn: Any) -> Any:
+        """Return the level transactions have by themselves."""
+        level, self._isolation_at_start = self._isolation_at_start, None
+        if level is None:
+            return super().get_default_isolation_level(dbapi_conn)  # type: ignore[no-untyped-call]
+        return level.upper()
+
+    def _set_backslash_escapes(self, connection: Any) -> None:
+        setting = _server_setting(connection, "standard_conforming_strings")
+        if setting is None:
+            super()._set_backslash_escapes(connection)  # type: ignore[no-untyped-call]
+        else:
+            self._backslash_escapes = setting == "off"
 
     @classmethod
     def import_dbapi(cls) -> Any:
@@ -94,7 +140,7 @@ class AsyncpgDialect(PooledDialect, PGDialect_asyncpg):
 
         names = parameter_names(asyncpg.connect)
         return ConnectArguments(
-            names and names | {"prepared_statement_cache_size", "prepared_statement_name_func"},
+            names and names | {"prepared_statement_cache_size", "prepared_statement_name_func", "retry_stale_plans"},
             hints={
                 "sslmode": "asyncpg calls it ssl, with libpq's values: ?ssl=require, or connect_args={'ssl': ...}",
                 "sslrootcert": "give asyncpg an ssl.SSLContext in connect_args={'ssl': ...}",
@@ -107,3 +153,11 @@ class AsyncpgDialect(PooledDialect, PGDialect_asyncpg):
                 "username": "asyncpg calls it user",
             },
         )
+
+
+def _server_setting(connection: Any, name: str) -> str | None:
+    """Return a setting the server reported at the start of the session, None if it did not."""
+    adapted = connection.connection.dbapi_connection
+    settings = getattr(getattr(adapted, "_connection", None), "get_settings", None)
+    value = getattr(settings(), name, None) if settings is not None else None
+    return value if isinstance(value, str) else None

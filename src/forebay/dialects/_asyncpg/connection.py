@@ -6,6 +6,7 @@ read is not waited for.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
@@ -16,6 +17,7 @@ from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._asyncpg.cursors import AsyncpgCursor, AsyncpgServerSideCursor
 from forebay.dialects._asyncpg.replies import Begin
 from forebay.dialects._asyncpg.rider import rider_for
+from forebay.dialects._asyncpg.statements import StatementNames
 from forebay.dialects._asyncpg.transaction import RiddenTransaction, begin_sql
 
 if TYPE_CHECKING:
@@ -33,13 +35,18 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
 
     Attributes:
         plain: The transaction under way has done nothing but read.
+        retry_stale_plans: A first statement whose plan a migration has overtaken is executed again.
         owes_ping: The pool left its pre-ping to the first BEGIN of this checkout, which has not come yet.
     """
 
-    __slots__ = ("_first", "_record", "_rider", "_used_in", "owes_ping", "plain")
+    __slots__ = ("_first", "_names", "_record", "_rider", "_used_in", "owes_ping", "plain", "retry_stale_plans")
 
-    def __init__(self, dbapi: Any, connection: Any, **options: Any) -> None:
+    def __init__(self, dbapi: Any, connection: Any, *, retry_stale_plans: bool = True, **options: Any) -> None:
         super().__init__(dbapi, connection, **options)  # type: ignore[no-untyped-call]
+        self.retry_stale_plans = retry_stale_plans
+        named_by_user = options.get("prepared_statement_name_func") is not None
+        # Without asyncpg's own cache there are to be no names: the user works behind a pooler.
+        self._names = StatementNames() if not named_by_user and _keeps_statements(connection) else None
         self._rider = rider_for(connection)
         self._record: Record | None = None
         # The checkout in which it was used last. The first transaction of one may be moved to another connection:
@@ -143,6 +150,36 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     def at_rest(self) -> bool:
         """Tell, without a query, whether no transaction is open, so that a rollback would do nothing."""
         return self._transaction is None
+
+    # -- prepared statements -------------------------------------------------------------------------------------------
+
+    async def _prepare(self, operation: Any, invalidate_timestamp: float) -> tuple[Any, Any]:
+        await self._check_type_cache_invalidation(invalidate_timestamp)  # type: ignore[no-untyped-call]
+        cache = self._prepared_statement_cache
+        if cache is not None and operation in cache:
+            prepared, attributes, prepared_at = cache[operation]
+            if prepared_at > invalidate_timestamp:
+                return prepared, attributes
+        names = self._names
+        name = names.name_for(operation) if names is not None else self._prepared_statement_name_func()
+        connection: Any = self._connection
+        prepared = await connection.prepare(operation, name=name)
+        attributes = prepared.get_attributes()
+        if cache is not None:
+            cache[operation] = prepared, attributes, time.time()
+        return prepared, attributes
+
+    def plans_are_stale(self) -> float:
+        """Take note that a prepared statement was out of date: all may be; return since when, as wall-clock time."""
+        record = self._record
+        if record is None:
+            return time.time()
+        dialect: Any = record.pool._dialect
+        dialect._invalidate_schema_cache()
+        asof: float = dialect._invalidate_schema_cache_asof
+        return asof
+
+    # -- leaving a transaction that only read --------------------------------------------------------------------------
 
     def may_leave(self) -> bool:
         """Tell whether the transaction has only read, and :meth:`leave` can end it."""
@@ -299,3 +336,8 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         self._transaction = None
         if hasattr(self, "_started"):  # SQLAlchemy 2.0
             setattr(self, "_started", False)  # noqa: B010 - a name the type checker does not know
+
+
+def _keeps_statements(connection: Any) -> bool:
+    # A connection of another make, from the user's own creator, gets the names SQLAlchemy gives.
+    return bool(getattr(connection, "_stmt_cache_enabled", False))

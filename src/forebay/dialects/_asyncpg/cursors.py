@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_cursor
 
 from forebay._sqlalchemy.greenlets import await_
 from forebay.dialects._asyncpg.reads import only_reads
+from forebay.dialects._asyncpg.statements import is_stale_plan
 
 if TYPE_CHECKING:
     from forebay.dialects._asyncpg.connection import AsyncpgConnection
@@ -39,11 +40,15 @@ class LostEarly(Exception):
         self.error = error
 
 
+class StalePlan(Exception):
+    """The prepared statement was out of date, and nothing has been done in the transaction: it may be begun again."""
+
+
 class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
     """Executes statements; the first of a transaction brings its BEGIN along."""
 
     # These three are properties in SQLAlchemy 2.1 and slots in 2.0.
-    __slots__ = ("arraysize", "description", "rowcount")
+    __slots__ = ("_again", "arraysize", "description", "rowcount")
 
     if TYPE_CHECKING:
         arraysize: int
@@ -61,6 +66,7 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
         self.arraysize = 1
         self.rowcount = -1
         self._invalidate_schema_cache_asof = 0
+        self._again = False
 
     async def _async_soft_close(self) -> None:
         return
@@ -83,14 +89,24 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
             self._go_on_with(adapted.pay_ping())
         for _attempt in range(_RESENDS):
             try:
-                await_(work())
+                self._run_once(work)
                 return
             except LostEarly as lost:
                 self._go_on_with(self._adapt_connection.replaced(lost.error))
         try:
-            await_(work())
+            self._run_once(work)
         except LostEarly as lost:
             self._adapt_connection._handle_exception(lost.error)
+
+    def _run_once(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        self._again = False
+        try:
+            await_(work())
+        except StalePlan:
+            self._again = True
+            self._adapt_connection.rollback()
+            self._invalidate_schema_cache_asof = self._adapt_connection.plans_are_stale()
+            await_(work())
 
     def _go_on_with(self, adapted: AsyncpgConnection) -> None:
         self._adapt_connection = adapted
@@ -105,9 +121,7 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
                     await adapted._start_transaction()
                 if adapted.plain and not only_reads(operation):
                     adapted.plain = False
-                prepared, attributes = await adapted._prepare(  # type: ignore[no-untyped-call]
-                    operation, self._invalidate_schema_cache_asof
-                )
+                prepared, attributes = await adapted._prepare(operation, self._invalidate_schema_cache_asof)
                 self.description = (
                     [(attr.name, attr.type.oid, None, None, None, None, None) for attr in attributes]
                     if attributes
@@ -146,6 +160,8 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
             raise error
         if early:
             raise LostEarly(error) from error
+        if began and not self._again and adapted.retry_stale_plans and is_stale_plan(error):
+            raise StalePlan from error
         adapted._handle_exception(error)
 
 

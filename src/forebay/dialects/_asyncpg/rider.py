@@ -6,7 +6,8 @@ skips the statement; asyncpg gets the true error. (As a simple query BEGIN could
 same, in autocommit.) Because of Flush its answer comes before the statement's, however slow that is: it
 tells that the server is there.
 
-ROLLBACK is held back until the loop has run what is ready, so that a BEGIN that follows at once joins it.
+ROLLBACK is written at once. Held back until the next write it would save a packet now and then, and a program that
+blocks its event loop right after a block would keep the block's locks, for ever if it waits for one of them.
 """
 
 from __future__ import annotations
@@ -53,7 +54,6 @@ class Rider(asyncio.Protocol):
         "_inner",
         "_loop",
         "_mute",
-        "_rollback",
         "_rollback_at",
         "_transport",
         "_watchdog",
@@ -73,7 +73,6 @@ class Rider(asyncio.Protocol):
         self._loop = loop
         self._write: Any = self._transport.write
         self._begin = b""
-        self._rollback = b""
         self._rollback_at = 0.0
         self._mute = False
         self._watchdog: asyncio.TimerHandle | None = None
@@ -128,9 +127,8 @@ class Rider(asyncio.Protocol):
     def roll_back(self) -> None:
         """Send ROLLBACK and do not wait for the reply."""
         self.replies.rollback_sent()
-        self._rollback = _ROLLBACK
         self._rollback_at = self._loop.time()
-        self._loop.call_soon(self._flush)
+        self._write(_ROLLBACK)
 
     def overdue(self, bound_s: float) -> bool:
         """Tell whether a ROLLBACK was sent more than ``bound_s`` seconds ago and is not answered."""
@@ -169,21 +167,13 @@ class Rider(asyncio.Protocol):
             return
         if self._begin:
             self.replies.begin_sent()
-            data = b"".join((self._rollback, self._begin, data))
-            self._rollback = self._begin = b""
-        elif self._rollback:
-            data = b"".join((self._rollback, data))
-            self._rollback = b""
+            data = b"".join((self._begin, data))
+            self._begin = b""
         self._write(data)
 
     def writelines(self, pieces: Any) -> None:
         """Stand for the transport's ``writelines``."""
         self.write(b"".join(pieces))
-
-    def _flush(self) -> None:
-        if self._rollback and not self._transport.is_closing():
-            rollback, self._rollback = self._rollback, b""
-            self._write(rollback)
 
     def _give_up(self) -> None:
         self._watchdog = None

@@ -1,0 +1,53 @@
+"""Names of prepared statements: the same SQL has the same name on every connection and in every process.
+
+So what a database, a pooler or a log shows of a prepared statement can be told apart and added up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+__all__ = ["StatementNames", "is_stale_plan"]
+
+_REMEMBERED_MAX = 4096
+
+
+class StatementNames:
+    """The names of one connection's statements.
+
+    A statement prepared again while the server may still have the first one needs another name: that gets a number.
+    """
+
+    __slots__ = ("_epoch", "_prepared")
+
+    def __init__(self) -> None:
+        self._prepared: dict[str, int] = {}
+        self._epoch = 0
+
+    def name_for(self, sql: str) -> str:
+        """Return the name under which ``sql`` is to be prepared now."""
+        digest = hashlib.blake2b(sql.encode(), digest_size=12).hexdigest()
+        if len(self._prepared) >= _REMEMBERED_MAX:
+            self._prepared.clear()
+            self._epoch += 1
+        before = self._prepared.get(digest, 0)
+        self._prepared[digest] = before + 1
+        if not before and not self._epoch:
+            return f"forebay_{digest}"
+        return f"forebay_{digest}_{self._epoch}_{before}"
+
+
+def is_stale_plan(error: BaseException) -> bool:
+    """Tell whether ``error`` is about the prepared statement and not about what it does: it did not run.
+
+    That is a plan that a migration has overtaken (0A000, from the revalidation of a cached plan only), or a name the
+    server does not know (26000).
+    """
+    sqlstate = getattr(error, "sqlstate", None)
+    return sqlstate == "26000" or (
+        sqlstate == "0A000"
+        and (
+            getattr(error, "server_source_function", None) == "RevalidateCachedQuery"
+            or type(error).__name__ == "InvalidCachedStatementError"
+        )
+    )
