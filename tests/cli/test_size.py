@@ -26,7 +26,7 @@ def test_numbers_alone_give_both_formulas(forebay: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overflow", "code", "state"), [("0", 0, "fits"), ("2", 0, "fits, tightly"), ("5", 1, "does not fit")]
+    ("overflow", "code", "state"), [("0", 0, "fits"), ("2", 0, "fits, tight"), ("5", 1, "does not fit")]
 )
 def test_a_setting_is_checked_and_the_exit_code_says_so(forebay: Run, overflow: str, code: int, state: str) -> None:
     """Goal: usable in a deployment script. Method: a pool below, near and beyond what there is."""

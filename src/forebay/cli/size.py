@@ -121,7 +121,7 @@ async def _ask(url: str, app: str | None, timeout_s: float) -> ServerLimits:
 
 
 _NAMES = {"share": "80 % and 10 %", "reserve": "all but reserved"}
-_MARKS = {"ok": ("fits", "green"), "warning": ("fits, tightly", "yellow"), "over": ("does not fit", "red")}
+_MARKS = {"ok": ("fits", "green"), "warning": ("fits, tight", "yellow"), "over": ("does not fit", "red")}
 
 
 def _draw(
