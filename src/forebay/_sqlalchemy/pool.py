@@ -428,6 +428,8 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         self, connection: PoolProxiedConnection | None, exception: BaseException | None = None, _checkin: bool = True
     ) -> None:
         """Retire every connection as old as ``connection``; all of them when it is None."""
+        if isinstance(connection, ProxiedConnection) and not connection.is_valid:
+            return  # it holds nothing any more, so what failed says nothing about the others
         record = getattr(connection, "_connection_record", None)
         if not isinstance(record, Record) or self._invalidate_time < record.starttime:
             self._invalidate_time = time.time()
@@ -522,6 +524,13 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         """Connect and run the ``connect`` event."""
         await greenlet_spawn(entry.connect)
 
+    def unanswered(self, entry: Record, waited_s: float) -> bool:
+        """Hear that a connect takes long; return whether to begin anew: not once the server has answered."""
+        if entry.dbapi_connection is not None:
+            return False  # a ``connect`` listener takes its time
+        self.logger.info("No answer to a connect within %.1f s; trying again", waited_s)
+        return True
+
     def classify(self, error: BaseException) -> ConnectFailure:
         """Say what kind of failure ended a connect."""
         return connect_failure(error, self._dialect)
@@ -559,7 +568,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         if entry.fairy_ref is None:
             self._park(entry)
         else:
-            # Its checkout has not ended: that keeps the record when it does. A waiter's connect must not have it before.
+            # Its checkout has not ended; when it does, that keeps the record. No waiter's connect may have it before.
             entry.shell = entry.slot = None
 
     def refusal(self, shell: Shell, refused: Refuse, waited_s: float) -> BaseException:

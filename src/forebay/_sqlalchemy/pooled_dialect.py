@@ -41,6 +41,9 @@ class PooledDialect:
 
     def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
         """Tell whether ``e`` means that the connection is lost; also hears of a server that has changed its role."""
+        if getattr(connection, "is_valid", True) is False:
+            # Lost and taken from its checkout already, and what failed now is getting another one.
+            return True
         code = getattr(e, "sqlstate", None) or (e.args[0] if e.args else None)
         if code in _SHUTTING_DOWN:
             # The server closes the connection right after this answer; it may not have got round to it.

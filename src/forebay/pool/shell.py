@@ -42,6 +42,11 @@ _HOT_S = 0.005
 _LONG_IDLE_S = 1.0
 _SUSPENDED_S = 5.0
 
+# Patience with the first connect of all, and with later ones: at least so long, and so many times the slowest of late.
+_FIRST_S = 10.0
+_ATTEMPT_S = 2.0
+_ATTEMPT_TIMES = 10
+
 _boot_clock: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 
@@ -54,6 +59,10 @@ class Host(Protocol):
 
     async def open(self, entry: Any) -> None:
         """Connect; raises what the caller should see."""
+        ...
+
+    def unanswered(self, entry: Any, waited_s: float) -> bool:
+        """Hear that a connect takes much longer than others did; return whether to begin it anew."""
         ...
 
     def classify(self, error: BaseException) -> ConnectFailure:
@@ -133,6 +142,7 @@ class Shell:
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening: dict[Slot, asyncio.Task[None]] = {}
         self._closing: dict[Slot, asyncio.Task[None]] = {}
+        self._slowest_connect_s = 0.0
         self._filling: list[tuple[int, asyncio.Future[Filled]]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._performing = False
@@ -376,9 +386,10 @@ class Shell:
 
     async def _open(self, slot: Slot) -> None:
         entry = slot.payload
+        bound = asyncio.timeout(self._connect_timeout_s)
         try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                await self._host.open(entry)
+            async with bound:
+                await self._connect(entry)
         except BaseException as error:
             # Also when cancelled, by the core or by a loop that shuts down: the slot must not stay behind.
             del self._opening[slot]
@@ -387,7 +398,7 @@ class Shell:
                 token = ConnectionAbortedError(
                     "the connect was called off: the pool or the event loop is shutting down"
                 )
-            elif isinstance(error, TimeoutError) and isinstance(error.__cause__, asyncio.CancelledError):
+            elif isinstance(error, TimeoutError) and bound.expired():
                 token = TimeoutError(f"no connection within pool_connect_timeout={self._connect_timeout_s:g} s")
             self.core.open_failed(self.now(), slot, self._host.classify(token), token)
             self._host.gone(entry)
@@ -398,6 +409,32 @@ class Shell:
             del self._opening[slot]
             self.core.opened(self.now(), slot)
             self.perform()
+
+    async def _connect(self, entry: Any) -> None:
+        # A connect whose packets were lost, or that a frozen server accepted, would hold its slot until the bound, and
+        # with all slots held so the pool would be down long after the server is up. So one that gets no
+        # answer in a time in which others long had one is begun anew, each time with twice the patience.
+        patience_s = max(_ATTEMPT_S, _ATTEMPT_TIMES * self._slowest_connect_s) if self._slowest_connect_s else _FIRST_S
+        while True:
+            began = self.now()
+            attempt = asyncio.timeout(None)
+            watchdog = self.loop.call_later(patience_s, self._unanswered, attempt, entry, patience_s)
+            try:
+                async with attempt:
+                    await self._host.open(entry)
+                # The slowest of late: forgotten in some twenty faster ones.
+                self._slowest_connect_s = max(self.now() - began, 0.9 * self._slowest_connect_s)
+                return
+            except TimeoutError:
+                if not attempt.expired():
+                    raise
+            finally:
+                watchdog.cancel()
+            patience_s *= 2
+
+    def _unanswered(self, attempt: asyncio.Timeout, entry: Any, waited_s: float) -> None:
+        if self._host.unanswered(entry, waited_s):
+            attempt.reschedule(self.now())
 
     # -- resting and closing -------------------------------------------------------------------------------------------
 
