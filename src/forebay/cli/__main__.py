@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "bench": "forebay.cli.bench.command:bench",
     "size": "forebay.cli.size:size",
     "wait": "forebay.cli.wait:wait",
+    "explain": "forebay.cli.explain:explain",
 }
 
 _NEEDED = ("typer", "rich")
