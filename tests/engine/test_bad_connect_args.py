@@ -31,7 +31,7 @@ def refusal(url: str, **connect_args: object) -> str:
         ("mysql+asyncmy", "cursorclass", "asyncmy calls it cursor_cls"),
         ("mysql+aiomysql", "read_timeout", "aiomysql has no time limit per read; asyncmy has"),
         ("sqlite+aiosqlite", "timout", "did you mean timeout?"),
-        ("sqlite+aiosqlite", "foreign_keys", "run PRAGMA foreign_keys=ON in a 'connect' listener"),
+        ("sqlite+aiosqlite", "foreign_keys", "that is an option of the engine: sqlite_foreign_keys=True"),
     ],
 )
 def test_an_unknown_argument_is_refused_with_what_this_driver_calls_it(driver: str, name: str, advice: str) -> None:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
+from collections.abc import Callable
 from threading import Thread
 from typing import Any
 
 from sqlalchemy import URL
-from sqlalchemy.dialects.sqlite.aiosqlite import (
-    AsyncAdapt_aiosqlite_connection,
-    AsyncAdapt_aiosqlite_dbapi,
-    SQLiteDialect_aiosqlite,
-)
-from sqlalchemy.util import asbool
+from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_dbapi, SQLiteDialect_aiosqlite
+from sqlalchemy.util import asbool, immutabledict
 
 from forebay._sqlalchemy.adapting import adapt
-from forebay._sqlalchemy.greenlets import await_
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._arguments import ConnectArguments, parameter_names
+from forebay.dialects._sqlite.connection import SqliteConnection
+from forebay.dialects._sqlite.options import SqliteOptions
 
 # What sqlite3.connect() takes; it is written in C and does not tell.
 _SQLITE3_NAMES = frozenset(
@@ -29,53 +26,16 @@ _SQLITE3_NAMES = frozenset(
 _QUERY_NAMES = _SQLITE3_NAMES - {"factory", "autocommit"}
 
 
-class SqliteConnection(AsyncAdapt_aiosqlite_connection):
-    """One aiosqlite connection as SQLAlchemy's engine sees it."""
+def _word_or_none(value: Any) -> Any:
+    return None if value in (None, "", "None", "none") else value
 
-    __slots__ = ()
 
-    def peer_closed(self) -> bool:
-        """Tell whether the connection was closed behind our back; a file has no peer that could."""
-        return getattr(self._connection, "_connection", None) is None
+def _float_or_none(value: Any) -> Any:
+    return None if _word_or_none(value) is None else float(value)
 
-    def at_rest(self) -> bool:
-        """Tell, without a query, whether no transaction is open, so that a rollback would do nothing."""
-        connection = getattr(self._connection, "_connection", None)
-        return connection is not None and not connection.in_transaction
 
-    def rollback(self) -> None:
-        """Roll back; with no transaction open that is nothing, and needs neither the thread nor a greenlet."""
-        if not self.at_rest():
-            super().rollback()
-
-    def abort(self) -> None:
-        """Let the connection's thread close it as soon as it is done with what it runs, without waiting for that."""
-        stop = getattr(self._connection, "stop", None)
-        if stop is None:  # aiosqlite before 0.22 has no way that does not wait
-            return
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            stop()
-        else:
-            # Called where a loop runs, stop() makes a future on it, which the connection's thread resolves later:
-            # perhaps when the loop has ended, and then the thread dies of it.
-            Thread(target=stop, daemon=True).start()
-
-    def terminate(self) -> None:
-        """Drop the connection without waiting for its thread."""
-        self.abort()
-
-    def come_clean(self) -> None:
-        """Bring the connection to rest after an operation that was cut off; must run in a greenlet.
-
-        Raises:
-            Exception: It does not come clean; it must be dropped.
-        """
-        connection = self._connection
-        # The thread works on; this makes it stop. The rollback waits its turn behind what it is doing.
-        connection._conn.interrupt()
-        await_(connection.rollback())
+def _bool_or_none(value: Any) -> Any:
+    return None if _word_or_none(value) is None else asbool(value)
 
 
 class SqliteDbapi(AsyncAdapt_aiosqlite_dbapi):
@@ -95,12 +55,45 @@ class SqliteDbapi(AsyncAdapt_aiosqlite_dbapi):
 
 
 class SqliteDialect(PooledDialect, SQLiteDialect_aiosqlite):
-    """SQLAlchemy's aiosqlite dialect on Forebay's connection class."""
+    """SQLAlchemy's aiosqlite dialect on Forebay's connection class.
+
+    Args:
+        sqlite_begin: How transactions begin; see :class:`~forebay.dialects._sqlite.options.SqliteOptions`.
+        sqlite_journal_mode: The journal mode of the file.
+        sqlite_busy_timeout: Seconds to wait for a lock, >= 0.
+        sqlite_foreign_keys: Whether foreign keys are enforced.
+        kw: SQLAlchemy's own.
+
+    Raises:
+        forebay.errors.InvalidOptionError: An option has a value it cannot have.
+    """
 
     supports_statement_cache = True
+    engine_config_types = immutabledict(
+        {
+            **SQLiteDialect_aiosqlite.engine_config_types,
+            "sqlite_begin": _word_or_none,
+            "sqlite_journal_mode": _word_or_none,
+            "sqlite_busy_timeout": _float_or_none,
+            "sqlite_foreign_keys": _bool_or_none,
+        }
+    )
 
     #: The extra that brings the driver: ``pip install "forebay[sqlite]"``.
     extra = "sqlite"
+
+    def __init__(
+        self,
+        sqlite_begin: str | None = None,
+        sqlite_journal_mode: str | None = None,
+        sqlite_busy_timeout: float | None = None,
+        sqlite_foreign_keys: bool | None = None,
+        **kw: Any,
+    ) -> None:
+        self.sqlite_options = SqliteOptions.checked(
+            sqlite_begin, sqlite_journal_mode, sqlite_busy_timeout, sqlite_foreign_keys
+        )
+        super().__init__(**kw)
 
     @classmethod
     def import_dbapi(cls) -> Any:
@@ -110,6 +103,26 @@ class SqliteDialect(PooledDialect, SQLiteDialect_aiosqlite):
         import aiosqlite
 
         return SqliteDbapi(aiosqlite, sqlite3)
+
+    def on_connect(self) -> Callable[[Any], None]:
+        """Return what sets a new connection up: SQLAlchemy's functions, then our options."""
+        stock = super().on_connect()
+        options = self.sqlite_options
+        if not options.set_up_needed:
+            return stock
+
+        def set_up(connection: Any) -> None:
+            stock(connection)
+            connection.set_up(options)
+
+        return set_up
+
+    def do_begin(self, dbapi_connection: Any) -> None:
+        """Begin a transaction with the next statement, where ``sqlite_begin`` says how."""
+        super().do_begin(dbapi_connection)  # type: ignore[no-untyped-call]
+        begin = self.sqlite_options.begin_sql
+        if begin is not None:
+            dbapi_connection.begin_with_next(begin)
 
     @classmethod
     def connect_arguments(cls, url: URL) -> ConnectArguments:
@@ -127,9 +140,9 @@ class SqliteDialect(PooledDialect, SQLiteDialect_aiosqlite):
             # Without uri=true SQLAlchemy drops what it does not know of the query; with it, that goes to SQLite.
             query_names=None if uri else _QUERY_NAMES,
             hints={
-                "foreign_keys": "run PRAGMA foreign_keys=ON in a 'connect' listener",
-                "journal_mode": "run PRAGMA journal_mode=WAL in a 'connect' listener",
-                "busy_timeout": "sqlite3 calls it timeout, in seconds",
+                "foreign_keys": "that is an option of the engine: sqlite_foreign_keys=True",
+                "journal_mode": "that is an option of the engine: sqlite_journal_mode='WAL'",
+                "busy_timeout": "sqlite3 calls it timeout, in seconds; or the engine's sqlite_busy_timeout",
                 "connect_timeout": "sqlite3 calls it timeout, in seconds",
             },
             ignored_hint="SQLite's own arguments need a file: URI, as in sqlite+aiosqlite:///file:app.db?mode=ro&uri=true",

@@ -1,0 +1,192 @@
+"""The DBAPI-shaped connection SQLAlchemy's engine uses, over one aiosqlite connection."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from threading import Thread
+from typing import Any
+
+from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
+
+from forebay._sqlalchemy.greenlets import await_
+from forebay.dialects._sqlite.cursors import SqliteCursor, SqliteServerSideCursor
+from forebay.dialects._sqlite.options import SqliteOptions
+from forebay.dialects._sqlite.thread import ConnectionThread
+
+__all__ = ["SqliteConnection"]
+
+# What must not run in a transaction, or has no effect there: settings of the session, whole files, and BEGIN itself.
+_NOT_IN_TRANSACTION = ("PRAGMA", "VACUUM", "ATTACH", "DETACH", "BEGIN")
+
+
+class SqliteConnection(AsyncAdapt_aiosqlite_connection):
+    """One aiosqlite connection as SQLAlchemy's engine sees it.
+
+    Attributes:
+        thread: The thread it lives in.
+        plain: The transaction under way was begun by us and has only read.
+    """
+
+    __slots__ = ("_begin_due", "_left", "plain", "thread")
+
+    def __init__(self, dbapi: Any, connection: Any) -> None:
+        super().__init__(dbapi, connection)
+        self.thread = ConnectionThread(connection)
+        # The text of the BEGIN that goes in front of the next statement.
+        self._begin_due: str | None = None
+        # A ROLLBACK that nobody waits for has not been done yet.
+        self._left = False
+        self.plain = False
+
+    def cursor(self, server_side: bool = False) -> Any:
+        """Return a cursor, or one that reads in batches."""
+        return SqliteServerSideCursor(self) if server_side else SqliteCursor(self)
+
+    async def run_statement(self, work: Callable[..., None], operation: str, parameters: Any) -> None:
+        """Run ``work(raw, operation, parameters)`` in the thread, behind the BEGIN that is due.
+
+        Raises:
+            ValueError: The connection is closed.
+            sqlite3.Error: SQLite refused BEGIN, or the statement, which is not run then.
+
+        Cancellation: safe; the statement is interrupted. Whether it had an effect is unknown in AUTOCOMMIT.
+        """
+        begin = self._begin_due
+        if begin is None:
+            if self.plain and not _only_reads(operation):
+                self.plain = False
+            await self.thread.run(work, operation, parameters)
+        elif operation.lstrip()[:6].upper().startswith(_NOT_IN_TRANSACTION):
+            await self.thread.run(work, operation, parameters)
+        else:
+            self.plain = begin == "BEGIN DEFERRED" and _only_reads(operation)
+            await self.thread.run(self._begin_and, begin, work, operation, parameters)
+
+    def _begin_and(
+        self, raw: sqlite3.Connection, begin: str, work: Callable[..., None], operation: str, parameters: Any
+    ) -> None:
+        # In AUTOCOMMIT sqlite3's isolation level is None; a transaction the user began is as good as ours.
+        if raw.isolation_level is not None and not raw.in_transaction:
+            raw.execute(begin).close()
+            if self.thread.abandoned():
+                return  # it took its time to get the lock
+        self._begin_due = None
+        work(raw, operation, parameters)
+
+    def set_up(self, options: SqliteOptions) -> None:
+        """Make a new connection what ``options`` ask for; must run in a greenlet.
+
+        Raises:
+            sqlite3.Error: The database is locked, or does not do it.
+        """
+        try:
+            await_(self.thread.run(options.set_up))
+        except Exception as error:
+            self._handle_exception(error)
+
+    # -- transactions --------------------------------------------------------------------------------------------------
+
+    def begin_with_next(self, begin: str) -> None:
+        """Send ``begin`` in front of the next statement, in the same trip."""
+        self._begin_due = begin
+
+    def at_rest(self) -> bool:
+        """Tell, without a query, whether no transaction is open, so that a rollback would do nothing."""
+        raw = self.thread.raw
+        return raw is not None and (self._left or not raw.in_transaction)
+
+    def rollback(self) -> None:
+        """Roll back; with no transaction open that is nothing, and needs neither the thread nor a greenlet."""
+        self._end(sqlite3.Connection.rollback)
+
+    def commit(self) -> None:
+        """Commit; with no transaction open that is nothing, and needs neither the thread nor a greenlet.
+
+        Cancellation: the commit comes to its end.
+        """
+        self._end(sqlite3.Connection.commit)
+
+    def _end(self, how: Callable[[sqlite3.Connection], None]) -> None:
+        if self._connection._connection is not None and not self.at_rest():
+            try:
+                await_(self.thread.run(how, finish=True))
+            except Exception as error:
+                self._handle_exception(error)
+        self._begin_due = None
+        self.plain = False
+
+    def may_leave(self) -> bool:
+        """Tell whether the transaction has only read, and :meth:`leave` can end it."""
+        thread = self.thread
+        return self.plain and thread.raw is not None and not thread.cursors and not thread.is_at_work
+
+    def leave(self) -> None:
+        """Roll back without waiting for it; what is run next comes after it.
+
+        Ask :meth:`may_leave` first.
+        """
+        self._left = True
+        self._begin_due = None
+        self.plain = False
+        self.thread.post(self._roll_back_left)
+
+    def _roll_back_left(self, raw: sqlite3.Connection) -> None:
+        try:
+            raw.rollback()
+        finally:
+            self._left = False
+
+    # -- what the pool asks --------------------------------------------------------------------------------------------
+
+    def peer_closed(self) -> bool:
+        """Tell whether the connection was closed behind our back; a file has no peer that could."""
+        return self.thread.raw is None or self.thread.broken
+
+    def close(self) -> None:
+        """Close the connection and its cursors; must run in a greenlet."""
+        if self.thread.cursors and self.thread.raw is not None:
+            await_(self.thread.run(self.thread.close_cursors, finish=True))
+        super().close()
+
+    def abort(self) -> None:
+        """Let the connection's thread close it as soon as it is done with what it runs, without waiting for that."""
+        self.thread.interrupt()
+        self.thread.post(self.thread.close_cursors)
+        stop = getattr(self._connection, "stop", None)
+        if stop is None:  # aiosqlite before 0.22 has no way that does not wait
+            return
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            stop()
+        else:
+            # Called where a loop runs, stop() makes a future on it, which the connection's thread resolves later:
+            # perhaps when the loop has ended, and then the thread dies of it.
+            Thread(target=stop, daemon=True).start()
+
+    def terminate(self) -> None:
+        """Drop the connection without waiting for its thread."""
+        self.abort()
+
+    def come_clean(self) -> None:
+        """Bring the connection to rest after an operation that was cut off; must run in a greenlet.
+
+        Raises:
+            Exception: It does not come clean; it must be dropped.
+        """
+        # The thread works on; this makes it stop. What follows waits its turn behind what it is doing.
+        self.thread.interrupt()
+        await_(self.thread.run(self._calm, finish=True))
+        self._begin_due = None
+        self.plain = False
+
+    def _calm(self, raw: sqlite3.Connection) -> None:
+        self.thread.close_cursors()
+        if raw.in_transaction:
+            raw.rollback()
+
+
+def _only_reads(operation: str) -> bool:
+    return operation.lstrip()[:6].upper() == "SELECT"

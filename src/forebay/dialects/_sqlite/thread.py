@@ -1,0 +1,126 @@
+"""Running work in the thread of an aiosqlite connection, one hop for as much of it as belongs together.
+
+aiosqlite sends every call of sqlite3's into its thread and waits for it: a cursor, its statement, its rows and its end
+are four. Here the four are one function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+__all__ = ["ConnectionThread"]
+
+_T = TypeVar("_T")
+
+
+class ConnectionThread:
+    """The thread one aiosqlite connection lives in, as a place to run functions of the sqlite3 connection.
+
+    Attributes:
+        cursors: The sqlite3 cursors that are read in batches. One that is not closed holds a lock on the file, even
+            when its connection is closed.
+        broken: Work that nobody waited for failed; the connection must not be used again.
+    """
+
+    __slots__ = ("_at_work", "_connection", "_finishing", "broken", "cursors")
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._at_work: asyncio.Future[Any] | None = None
+        self._finishing = False
+        self.broken = False
+        self.cursors: set[sqlite3.Cursor] = set()
+
+    @property
+    def raw(self) -> sqlite3.Connection | None:
+        """The sqlite3 connection; None once it is closed."""
+        connection = self._connection
+        raw: sqlite3.Connection | None = connection._connection
+        return raw if connection._running else None
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether the thread runs something of ours."""
+        return self._at_work is not None
+
+    def abandoned(self) -> bool:
+        """Tell, inside the thread, whether who asked for the work at hand waits for it no more."""
+        future = self._at_work
+        return future is not None and future.cancelled()
+
+    async def run(self, work: Callable[..., _T], *args: Any, finish: bool = False) -> _T:
+        """Run ``work(raw, *args)`` in the thread and return what it returns.
+
+        Args:
+            work: The function; gets the sqlite3 connection and ``args``.
+            args: The rest of its arguments.
+            finish: Let it come to its end even if nobody waits for it any more.
+
+        Raises:
+            ValueError: The connection is closed; aiosqlite's words.
+            Exception: What ``work`` raised.
+
+        Cancellation: work not begun yet is left out. A statement that runs is interrupted, unless ``finish``.
+        """
+        raw = self.raw
+        if raw is None:
+            raise ValueError("no active connection" if self._connection._connection is None else "Connection closed")
+        future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+        self._connection._tx.put_nowait((future, partial(self._inside, future, finish, work, raw, args)))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if self._at_work is future:
+                self.interrupt()
+            raise
+
+    def post(self, work: Callable[[sqlite3.Connection], Any]) -> None:
+        """Have ``work`` run in the thread, and do not wait for it; does nothing once the connection is closed."""
+        raw = self.raw
+        if raw is not None:
+            self._connection._tx.put_nowait((None, partial(self._unseen, work, raw)))
+
+    def interrupt(self) -> None:
+        """Make the thread stop what it runs, unless that must come to its end."""
+        raw = self._connection._connection
+        if raw is not None and not self._finishing:
+            # SQLite forgets it at once when no statement runs, so it can never hit the next one.
+            with contextlib.suppress(sqlite3.ProgrammingError):  # closed just now
+                raw.interrupt()
+
+    def close_cursors(self, _raw: sqlite3.Connection | None = None) -> None:
+        """Close, inside the thread, every cursor that is read in batches."""
+        while self.cursors:
+            cursor = self.cursors.pop()
+            with contextlib.suppress(sqlite3.Error):
+                cursor.close()
+
+    def _inside(
+        self,
+        future: asyncio.Future[_T],
+        finish: bool,
+        work: Callable[..., _T],
+        raw: sqlite3.Connection,
+        args: tuple[Any, ...],
+    ) -> _T | None:
+        # In this order: a cancel in between finds either the mark or the question not asked yet.
+        self._at_work = future
+        self._finishing = finish
+        try:
+            if future.cancelled():
+                return None
+            return work(raw, *args)
+        finally:
+            self._finishing = False
+            self._at_work = None
+
+    def _unseen(self, work: Callable[[sqlite3.Connection], Any], raw: sqlite3.Connection) -> None:
+        try:
+            work(raw)
+        except sqlite3.Error:
+            self.broken = True
