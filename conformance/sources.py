@@ -21,6 +21,7 @@ import tarfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from conformance.profiles import FALLBACK_20, NEWEST_20
 
@@ -135,11 +136,13 @@ def working_copy(sources: Sources, folder: Path) -> Path:
 
 def _environment(version: str, folder: Path, checkout: Path) -> Path:
     """Return the interpreter of an up-to-date environment, made anew when anything it depends on has changed."""
-    pyproject = (checkout / "pyproject.toml").read_text(encoding="utf-8")
+    pyproject = tomllib.loads((checkout / "pyproject.toml").read_text(encoding="utf-8"))
     wanted = [f"sqlalchemy[asyncio]=={version}", *_pinned(pyproject), *_BUILD_TOOLS]
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     stamp = folder / ".conformance"
-    fingerprint = hashlib.sha256("\n".join([*wanted, sys.version, pyproject, str(checkout)]).encode()).hexdigest()
+    # Forebay is installed from the checkout as it stands; only its metadata is copied.
+    metadata = json.dumps([pyproject["build-system"], pyproject["project"]], sort_keys=True)
+    fingerprint = hashlib.sha256("\n".join([*wanted, sys.version, metadata, str(checkout)]).encode()).hexdigest()
     if stamp.exists() and stamp.read_text(encoding="utf-8") == fingerprint:
         return python
     print(f"making an environment with SQLAlchemy {version}", flush=True)
@@ -163,9 +166,9 @@ def _environment(version: str, folder: Path, checkout: Path) -> Path:
     return python
 
 
-def _pinned(pyproject: str) -> list[str]:
+def _pinned(pyproject: dict[str, Any]) -> list[str]:
     """Return the requirements of the development group that we share, as they stand in ``pyproject.toml``."""
-    group = tomllib.loads(pyproject)["dependency-groups"]["dev"]
+    group = pyproject["dependency-groups"]["dev"]
     by_name = {re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0].lower(): requirement for requirement in group}
     absent = [name for name in _PACKAGES if name not in by_name]
     if absent:
