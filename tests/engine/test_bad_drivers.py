@@ -115,6 +115,23 @@ def test_a_driver_that_is_not_installed_is_refused_with_the_extra_that_brings_it
     assert isinstance(caught.value, DriverNotInstalledError)
 
 
+def test_a_url_without_a_driver_names_the_installed_one_where_sqlalchemys_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Goal: a platform's `postgresql://` with only asyncpg installed says what to write. Method: psycopg hidden."""
+    if SQLALCHEMY_20:
+        pytest.skip("postgresql:// is psycopg2 there, and refused as synchronous")
+    for name in [name for name in sys.modules if name.split(".")[0] == "psycopg"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [_Hidden("psycopg"), *sys.meta_path])
+    with pytest.raises(DriverNotInstalledError) as caught:
+        create_async_engine("postgresql://u:s3cret@host/db")
+    assert str(caught.value) == (
+        "No module named 'psycopg'. The driver of postgresql:// is missing. Install it: pip install "
+        '"forebay[psycopg]", or write postgresql+asyncpg://, which is installed'
+    )
+
+
 def test_a_driver_we_have_no_adapter_for_is_named_by_its_package() -> None:
     """Goal: no extra of ours is promised for it. Method: one that is not installed here."""
     pytest.importorskip("sqlalchemy.dialects.mssql")

@@ -8,14 +8,16 @@ import warnings
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
-from sqlalchemy import URL, make_url
+from sqlalchemy import URL, make_url, text
 
 from forebay import create_async_engine
 from forebay.engine import _url
 from forebay.errors import ConfigurationError, ForebayWarning
 from forebay.testing.servers.certificates import make_certificates
+from forebay.testing.servers.postgres import PostgresServer
 
 
 def told(url: str | URL, **options: Any) -> dict[str, Any]:
@@ -199,6 +201,16 @@ def test_a_unix_socket_and_a_single_host_stay_as_sqlalchemy_reads_them() -> None
     arguments = told("postgresql+asyncpg://u@/db?host=/cloudsql/project:region:instance")
     assert arguments["host"] == "/cloudsql/project:region:instance"
     assert told("postgresql+asyncpg://u@h:6000/db")["port"] == 6000
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_the_folder_of_a_socket_may_stand_for_the_host_as_in_libpq(postgres: PostgresServer, driver: str) -> None:
+    """Goal: libpq's `%2Frun%2Fpostgresql` works. Method: connect through the server's socket."""
+    folder = quote(str(postgres.socket_dir), safe="")
+    url = f"postgresql+{driver}://{postgres.user}@{folder}:{postgres.port}/{postgres.database}"
+    async with create_async_engine(url) as engine, engine.connect() as connection:
+        address = await connection.execute(text("SELECT inet_server_addr()"))
+        assert address.scalar_one() is None
 
 
 @pytest.mark.parametrize(

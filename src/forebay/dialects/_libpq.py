@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import unquote
 
 from sqlalchemy import URL, exc
 
@@ -72,12 +73,20 @@ def one(query: Mapping[str, str | Sequence[str]], name: str) -> str | None:
 # Several hosts
 
 
+def names_no_single_host(url: URL) -> bool:
+    """Tell whether a list of hosts or a socket's folder stands where a URL has its host."""
+    return url.host is not None and ("," in url.host or url.host[:3].upper() == "%2F")
+
+
 def with_each_port(url: URL) -> URL:
     """Return ``url`` with several hosts in the query, each with its own port; unchanged where it has one host.
 
-    ``host1,host2:5433`` is read as in libpq's URLs: a host without a port has the default one.
+    ``host1,host2:5433`` is read as in libpq's URLs: a host without a port has the default one. So is
+    ``%2Frun%2Fpostgresql``, the folder of a socket.
     """
     asked = url.query.get("host")
+    if url.host is not None and url.host[:3].upper() == "%2F" and "," not in url.host:
+        return url.set(host=unquote(url.host))
     if url.host is not None and "," in url.host:
         *others, last = url.host.split(",")
         hosts = [*others, f"{last}:{url.port}" if url.port is not None else last]

@@ -22,7 +22,7 @@ from forebay._sqlalchemy.greenlets import await_
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
-from forebay.dialects._libpq import PSYCOPG_WORDS, to_psycopg, with_each_port
+from forebay.dialects._libpq import PSYCOPG_WORDS, names_no_single_host, to_psycopg, with_each_port
 
 # How long a cancelled caller waits until the server has let its query go, in seconds; then the socket is dropped.
 _CANCEL_S = 1.0
@@ -179,7 +179,7 @@ class PsycopgDialect(PooledDialect, PGDialectAsync_psycopg):
         Raises:
             sqlalchemy.exc.ArgumentError: A word has a value it cannot have.
         """
-        plain = with_each_port(url) if url.host is not None and "," in url.host else url
+        plain = with_each_port(url) if names_no_single_host(url) else url
         plain = plain.difference_update_query(PSYCOPG_WORDS & set(url.query))
         positional, arguments = super().create_connect_args(plain)  # type: ignore[no-untyped-call]
         arguments.update(to_psycopg(url.query))

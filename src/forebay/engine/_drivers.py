@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from sqlalchemy import URL, exc
@@ -12,7 +13,7 @@ from sqlalchemy.engine import Dialect
 from forebay._sqlalchemy.creation import adapted_url
 from forebay.dialects import ConnectArguments
 from forebay.engine._problems import Problem
-from forebay.engine._url import ASYNC_DRIVERS
+from forebay.engine._url import ASYNC_DRIVERS, driver_for
 from forebay.errors import AsyncDriverRequiredError, DriverNotInstalledError, UnknownDriverError
 
 #: What people write for a database -> what SQLAlchemy calls it.
@@ -82,9 +83,13 @@ def not_installed(error: ImportError, drivername: str, extra: str | None) -> Pro
     """Return the problem of a driver that cannot be imported."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else "The driver cannot be imported"
     install = f'"forebay[{extra}]"' if extra else (error.name or "the driver").split(".")[0]
+    instead = ""
+    if drivername in ASYNC_DRIVERS and find_spec(driver_for(drivername)) is not None:
+        # The URL names no driver, and another one of this database's is here.
+        instead = f", or write {drivername}+{driver_for(drivername)}://, which is installed"
     return Problem(
         DriverNotInstalledError,
-        f"{text}. The driver of {drivername}:// is missing. Install it: pip install {install}",
+        f"{text}. The driver of {drivername}:// is missing. Install it: pip install {install}{instead}",
         missing_module=error.name,
     )
 

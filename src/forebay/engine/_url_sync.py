@@ -138,7 +138,7 @@ def _from_asyncpg(given: Mapping[str, Any], target: URL) -> tuple[dict[str, Any]
 
 
 def _postgresql(url: URL) -> URL:
-    url = _libpq.with_each_port(url) if url.host is not None and "," in url.host else url
+    url = _libpq.with_each_port(url) if _libpq.names_no_single_host(url) else url
     query: dict[str, Any] = {}
     for name, value in url.query.items():
         if name in _ASYNCPG_ONLY or name in ("ssl", "sslmode", "command_timeout", "direct_tls"):
