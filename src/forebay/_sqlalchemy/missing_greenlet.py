@@ -19,6 +19,8 @@ from sqlalchemy.orm import InstanceState, attributes
 from sqlalchemy.orm.properties import ColumnProperty
 from sqlalchemy.orm.relationships import RelationshipProperty
 
+from forebay._sqlalchemy.hinting import hinted
+
 __all__ = ["explain_attribute_loads"]
 
 # 2.1 made the class private and kept its method.
@@ -41,11 +43,12 @@ def explain_attribute_loads(session_class: type) -> None:
 
 
 def _init(self: exc.MissingGreenlet, *args: Any, **kw: Any) -> None:
-    if args and isinstance(args[0], str):
-        read = _attribute_read(sys._getframe(1))
-        if read is not None:
-            args = (f"{args[0]} {_explanation(*read)}", *args[1:])
+    read = _attribute_read(sys._getframe(1)) if args and isinstance(args[0], str) else None
+    if read is not None:
+        args = (f"{args[0]} {_explanation(*read)}", *args[1:])
     _stock_init(self, *args, **kw)
+    if read is not None:
+        hinted(self)
 
 
 def _attribute_read(frame: FrameType | None) -> tuple[InstanceState[Any], str] | None:

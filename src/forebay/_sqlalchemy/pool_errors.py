@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exc
 
+from forebay._sqlalchemy.hinting import hinted
 from forebay.errors import PoolDisposedError, PoolOverloadedError, PoolTimeoutError
 from forebay.pool import ConnectFailure, Phase, Refuse, RefuseReason
 from forebay.pool._core import CoreError, LimitReached, TooManyWaiting
@@ -71,7 +72,9 @@ def fresh_copy(error: BaseException) -> BaseException:
 def refusal_error(pool: AsyncAdaptedQueuePool, refused: Refuse, waited_s: float) -> BaseException:
     """Make the exception for a caller that got no connection."""
     if refused.reason is RefuseReason.CONNECT_FAILED and isinstance(refused.error, BaseException):
-        return fresh_copy(refused.error)
+        failure = fresh_copy(refused.error)
+        # A driver's error is wrapped by SQLAlchemy, which puts the note on the outside. What the network says is not.
+        return hinted(failure) if isinstance(failure, (OSError, TypeError)) else failure
     if refused.reason is RefuseReason.CLOSED:
         return PoolDisposedError(
             "The connection pool was disposed of while this call waited for a connection "
@@ -119,7 +122,7 @@ def timeout_error(pool: AsyncAdaptedQueuePool, phase: Phase, waited_s: float, la
     error.snapshot = pool.statistics()
     if isinstance(last, BaseException):
         error.__cause__ = fresh_copy(last)
-    return error
+    return hinted(error)
 
 
 def _numbers(pool: AsyncAdaptedQueuePool) -> str:

@@ -8,6 +8,7 @@ from sqlalchemy import URL, util
 from sqlalchemy.pool import AsyncAdaptedQueuePool as _StockQueuePool
 from sqlalchemy.pool import Pool
 
+from forebay._sqlalchemy.hinting import hint_driver_errors
 from forebay.pool.options import OPTIONS
 
 
@@ -26,6 +27,9 @@ _READ_ONLY: frozenset[str | int] = frozenset({"25006", 1290, 1836})
 
 class PooledDialect:
     """Mixin in front of a dialect of SQLAlchemy's."""
+
+    #: Errors of the driver's carry a note from the error index: see :mod:`forebay._sqlalchemy.hinting`.
+    adds_hints = True
 
     def __init_subclass__(cls, **kw: Any) -> None:
         super().__init_subclass__(**kw)
@@ -65,3 +69,6 @@ def our_pool_class(chosen: type[Pool]) -> type[Pool]:
     from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
 
     return AsyncAdaptedQueuePool if chosen is _StockQueuePool else chosen
+
+
+hint_driver_errors()

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import engine as _stock
 from sqlalchemy.pool import PoolProxiedConnection
 
 from forebay._sqlalchemy.greenlets import greenlet_spawn
+from forebay._sqlalchemy.hinting import hinted_on_leaving
 from forebay._sqlalchemy.lending import borrowed, close_surely, give_back_now, leaving, raw
 from forebay._sqlalchemy.proxies import proxy_for
 
@@ -65,6 +66,7 @@ class AsyncConnection(_stock.AsyncConnection):
 
         Cancellation: takes effect once the connection is given back.
         """
+        hinted_on_leaving(value)
         if not give_back_now(self._proxied, calm=type_ is None):
             await leaving([self._proxied], lambda: greenlet_spawn(close_surely, self._proxied))
 

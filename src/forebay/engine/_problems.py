@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from forebay._sqlalchemy.hinting import hinted
 from forebay.errors import ConfigurationError
 
 
@@ -30,7 +31,7 @@ def error_for(problems: Sequence[Problem]) -> ConfigurationError:
     error = first.kind(*(problem.text for problem in problems))
     if isinstance(error, ImportError):
         error.name = first.missing_module
-    return error
+    return hinted(error)
 
 
 def near(name: str, known: Collection[str]) -> str:

@@ -181,7 +181,7 @@ engine = create_async_engine("postgresql+asyncpg://app@localhost/shop?sslmode=re
             "sorry, too many clients already",
             "TooManyConnectionsError: sorry, too many clients already",
         ),
-        (r"(?:TooManyConnectionsError.*)?sorry, too many clients already",),
+        (r"sorry, too many clients already",),
         "The PostgreSQL server has no connection left: all pools of all processes together, and everybody else, ask "
         "for more than max_connections.",
         (
@@ -213,7 +213,7 @@ engine = create_async_engine("postgresql+asyncpg://app@localhost/shop?sslmode=re
             'too many connections for database "shop"',
         ),
         (
-            r"(?:\(?1040, ['\"])?too many connections(?: for (?:role|database).*)?",
+            r"too many connections(?: for (?:role|database).*)?",
             r"has more than '?max_user_connections'?.*",
             r"has exceeded the 'max_user_connections'.*",
         ),

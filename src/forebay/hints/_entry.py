@@ -11,6 +11,9 @@ __all__ = ["Hint"]
 #: Where the pages are, from the root of the documentation.
 PAGES = "docs/errors"
 
+# Letters of a pattern that stand for themselves; those behind a backslash do not.
+_UPPER = re.compile(r"(?<!\\)[A-Z]")
+
 
 @dataclass(frozen=True)
 class Hint:
@@ -51,9 +54,12 @@ class Hint:
 
     @cached_property
     def _compiled(self) -> tuple[re.Pattern[str], ...]:
-        return tuple(re.compile(pattern, re.IGNORECASE | re.MULTILINE) for pattern in self.patterns)
+        # Lower case and not IGNORECASE: searching for a literal beginning is then ten times as fast.
+        return tuple(
+            re.compile(_UPPER.sub(lambda letter: letter[0].lower(), pattern), re.MULTILINE) for pattern in self.patterns
+        )
 
-    def match(self, text: str) -> re.Match[str] | None:
-        """Return where ``text`` shows this error, its longest match, or None where it does not."""
-        found = [match for pattern in self._compiled if (match := pattern.search(text))]
+    def match(self, lowered: str) -> re.Match[str] | None:
+        """Return where a text, in lower case, shows this error, its longest match, or None where it does not."""
+        found = [match for pattern in self._compiled if (match := pattern.search(lowered))]
         return max(found, key=lambda match: match.end() - match.start(), default=None)

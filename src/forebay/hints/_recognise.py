@@ -34,8 +34,8 @@ class Recognised:
 
 def recognise(index: Iterable[Hint], text: str) -> list[Recognised]:
     """Return what is in ``text``, the longest match first: the more of the text it explains, the more it tells."""
-    text = text[-_TEXT_MAX:]
-    found = [(match, hint) for hint in index if (match := hint.match(text)) is not None]
+    lowered = text[-_TEXT_MAX:].lower()
+    found = [(match, hint) for hint in index if (match := hint.match(lowered)) is not None]
     found.sort(key=lambda pair: (pair[0].start() - pair[0].end(), pair[1].code))
     return [Recognised(hint, match.group().strip()[:200]) for match, hint in found]
 

@@ -48,7 +48,7 @@ STATEMENTS = (
             "cached plan must not change result type",
         ),
         (
-            r"(?:InvalidCachedStatementError.*)?cached statement plan is invalid.*",
+            r"cached statement plan is invalid.*",
             r"cached plan must not change result type",
             r"InvalidCachedStatementError.*",
         ),

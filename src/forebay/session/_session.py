@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import session as _stock
 from sqlalchemy.orm import SessionTransaction
 
 from forebay._sqlalchemy.greenlets import greenlet_spawn
+from forebay._sqlalchemy.hinting import hinted_on_leaving
 from forebay._sqlalchemy.lending import (
     SessionBlock,
     close_now,
@@ -57,6 +58,7 @@ class AsyncSession(_stock.AsyncSession):
 
         Cancellation: takes effect once the session is closed.
         """
+        hinted_on_leaving(value)
         sync_session = self.sync_session
         if is_unused(sync_session):
             sync_session.close()
