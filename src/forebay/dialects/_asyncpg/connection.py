@@ -284,8 +284,12 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         return other
 
     async def _async_ping(self) -> None:
-        # A simple query: one round trip, and nothing a pooler in transaction mode could come between.
-        await self._connection.execute("SELECT 1")  # type: ignore[attr-defined]  # not in SQLAlchemy's protocol
+        connection: Any = self._connection
+        if self.isolation_level == "autocommit":
+            await connection.fetchrow(";")  # SQLAlchemy's way
+        else:
+            # A simple query: one round trip, and nothing a pooler in transaction mode could come between.
+            await connection.execute("SELECT 1")
 
     def peer_closed(self) -> bool:
         """Tell, without a query, whether the connection is known to be dead."""
