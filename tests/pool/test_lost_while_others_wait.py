@@ -1,4 +1,4 @@
-"""A connection that dies in use while others wait for one: its user is told what the server said, the next is served."""
+"""A connection that dies in use while others wait: its user is told what the server said, the next one is served."""
 
 from __future__ import annotations
 

@@ -75,7 +75,11 @@ async def test_postgresql_says_what_it_allows_and_who_has_what(server: PostgresS
 async def test_the_limit_of_a_role_or_a_database_is_the_one_that_counts(server: PostgresServer) -> None:
     """Goal: the smallest limit wins, and only what counts against it counts. Method: set both in turn."""
     try:
-        async with held(as_app(server, name="web"), 2), held(as_app(server, name="other"), 1), held(server.url("asyncpg"), 3):
+        async with (
+            held(as_app(server, name="web"), 2),
+            held(as_app(server, name="other"), 1),
+            held(server.url("asyncpg"), 3),
+        ):
             engine = create_async_engine(as_app(server, name="web"), pool_size=4, max_overflow=0)
             server.query("ALTER ROLE app CONNECTION LIMIT 12")
             limits = await read_limits(engine)
