@@ -62,6 +62,8 @@ def another_for(record: Record, error: BaseException) -> Any:
         replacement = pool._wait_for(shell, slot, pool._patience_s)
     except BaseException as failure:
         proxied._let_go()
+        record.fairy_ref = record.holder = None
+        pool._connection_dropped(record)  # where a listener raised before the pool had been told
         if pool.dispatch.checkin:
             pool.dispatch.checkin(None, record)
         raise failure from error

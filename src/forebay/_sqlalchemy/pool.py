@@ -30,7 +30,7 @@ from forebay._sqlalchemy.pool_entry import ProxiedConnection, Record
 from forebay._sqlalchemy.pool_errors import connect_failure, refusal_error, turned_away
 from forebay.errors import InvalidOptionError, PoolUsageError
 from forebay.pool import Budget, ConnectFailure, CoreConfig, PoolStatistics, Refuse, Slot, summed
-from forebay.pool._core import LimitReached, PoolClosed, TooManyWaiting
+from forebay.pool._core import LimitReached, PoolClosed, SlotState, TooManyWaiting
 from forebay.pool.options import problems
 from forebay.pool.shell import Shell
 
@@ -254,6 +254,11 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         )
 
     def _wait_for(self, shell: Shell, instead_of: Slot | None, timeout_s: float) -> Record:
+        if shell.performing:
+            raise PoolUsageError(
+                "A listener of a connection's close asked the pool for a connection, and none is idle. "
+                "It cannot wait there; nothing was changed."
+            )
         try:
             if instead_of is None:
                 return cast(Record, await_(shell.checkout(timeout_s)))
@@ -290,6 +295,9 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
                 except BaseException:
                     proxied._let_go()
                     record.fairy_ref = None
+                    self._connection_dropped(record)  # where a listener raised before the pool had been told
+                    if record.slot is None:
+                        self._park(record)
                     if self.dispatch.checkin:
                         self.dispatch.checkin(None, record)
                     raise
@@ -402,6 +410,8 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         )
 
     def _do_return_conn(self, record: Any) -> None:
+        if record.pool is not self:
+            raise PoolUsageError("This connection belongs to another pool; nothing was changed.")
         slot, shell = record.slot, record.shell
         if slot is None:
             # Its connection was lost. The place may have been given to somebody else's connect meanwhile.
@@ -434,6 +444,9 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         if not isinstance(record, Record) or self._invalidate_time < record.starttime:
             self._invalidate_time = time.time()
         slot = record.slot if isinstance(record, Record) else None
+        if slot is not None and slot.state is SlotState.CONNECTING:
+            # Its first-connect work failed. That is told to who waits for it; the connects beside it are no older.
+            return
         here = record.shell if isinstance(record, Record) else None
         for shell in list(self._shells.values()):
             if shell is here or shell.loop is _running_loop():
@@ -482,11 +495,11 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
             self.logger.debug("Connection %r being returned to pool", connection)
         adhoc = ProxiedConnection(self, connection, entry, echo)
         try:
-            adhoc._reset(self, transaction_was_reset=False, terminate_only=True, asyncio_safe=False)
-            adhoc.detach()
-            if self.dispatch.close_detached:
-                self.dispatch.close_detached(connection)
-            self._close_connection(connection, terminate=True)
+            with contextlib.ExitStack() as whatever_a_listener_raises:
+                whatever_a_listener_raises.callback(self._close_connection, connection, terminate=True)
+                whatever_a_listener_raises.callback(self.dispatch.close_detached, connection)
+                whatever_a_listener_raises.callback(adhoc.detach)
+                adhoc._reset(self, transaction_was_reset=False, terminate_only=True, asyncio_safe=False)
         except Exception:
             self.logger.error("Exception during reset or similar", exc_info=True)
         finally:
@@ -547,21 +560,30 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
     def _settle(self, entry: Record) -> None:
         try:
             entry.dbapi_connection.come_clean()
-            entry.finish_checkout()
         except BaseException as error:
             self.logger.info("Connection %r did not come to rest: %s", entry.dbapi_connection, error)
-            if isinstance(error, Exception):
+            try:
                 entry.drop(error)
+            finally:
+                entry.finish_checkout()
             raise
+        entry.finish_checkout()
 
     async def close(self, entry: Record) -> None:
         """Close politely, with the ``close`` event."""
-        await greenlet_spawn(entry.close)
+        try:
+            await greenlet_spawn(entry.close)
+        except Exception:
+            # A listener of ``close``. SQLAlchemy logs what the closing itself raises.
+            self.logger.error("Exception during the closing of a connection", exc_info=True)
 
     def abort(self, entry: Record) -> None:
-        """Drop the connection at once."""
+        """Drop the connection at once; never raises."""
         if entry.dbapi_connection is not None:
-            entry.close(terminate=True)
+            try:
+                entry.close(terminate=True)
+            except Exception:
+                self.logger.error("Exception during the closing of a connection", exc_info=True)
 
     def gone(self, entry: Record) -> None:
         """Keep the emptied record for the next connect."""
@@ -598,7 +620,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         for loop, shell in list(self._shells.items()):
             if loop is here:
                 shell.clear()
-                if in_greenlet():
+                if in_greenlet() and not shell.performing:
                     await_(shell.quiet())
             elif loop.is_closed():
                 shell.abandon()
@@ -607,6 +629,8 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
                 loop.call_soon_threadsafe(shell.clear)
             else:
                 shell.clear()  # that loop is not running: what would wait for good-byes drops its sockets
+        for record in self._parked:
+            self.abort(record)  # one that get_connection() was asked for
         self._parked.clear()
         self.logger.info("Pool disposed. %s", self.status())
 

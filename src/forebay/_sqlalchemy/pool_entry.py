@@ -19,6 +19,8 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, PoolRese
 from sqlalchemy.pool.base import reset_commit, reset_none, reset_rollback
 from sqlalchemy.util.concurrency import is_exit_exception
 
+from forebay.errors import PoolUsageError
+
 if TYPE_CHECKING:
     from forebay._sqlalchemy.leaks import LeakWatch
     from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["ProxiedConnection", "Record"]
 
 _running_loop = asyncio._get_running_loop
+
+
+_GIVEN_BACK = "This connection was given back to the pool, or was lost; check out another one"
 
 
 def _never() -> bool:
@@ -149,7 +154,13 @@ class Record(ConnectionPoolEntry):
         )
 
     def get_connection(self) -> Any:
-        """Return the connection of this record."""
+        """Return the connection of this record, opening one if there is none; must then run in a greenlet.
+
+        For code that reaches for SQLAlchemy's record: the pool itself never asks. A connection opened this way is taken
+        over by the pool's next connect.
+        """
+        if self.dbapi_connection is None:
+            self.connect()
         return self.dbapi_connection
 
     # -- its life ----------------------------------------------------------------------------------------------------
@@ -160,8 +171,9 @@ class Record(ConnectionPoolEntry):
         Raises:
             BaseException: What the driver, the creator or a listener raised; nothing is left open then.
         """
+        if self.dbapi_connection is not None:
+            return  # get_connection() was asked for it before
         pool = self.pool
-        self.dbapi_connection = None
         self._soft_invalidate_time = 0
         if self._info is not None:
             self._info.clear()
@@ -200,15 +212,17 @@ class Record(ConnectionPoolEntry):
         self.finalize_callback.clear()
         self.end_leak_watch()
         pool = self.pool
-        if pool.dispatch.close:
-            pool.dispatch.close(connection, self)
         try:
-            pool._close_connection(connection, terminate=terminate)
+            if pool.dispatch.close:
+                pool.dispatch.close(connection, self)
         finally:
-            self.dbapi_connection = None
-            if not terminate:
-                _drop(connection)
-            self.at_rest = self.may_leave = self.vouches = _never
+            try:
+                pool._close_connection(connection, terminate=terminate)
+            finally:
+                self.dbapi_connection = None
+                if not terminate:
+                    _drop(connection)
+                self.at_rest = self.may_leave = self.vouches = _never
 
     def vouch(self) -> bool:
         """Leave the pre-ping of this checkout to the connection's first BEGIN; returns True.
@@ -232,16 +246,15 @@ class Record(ConnectionPoolEntry):
         try:
             self.drop(e)
         finally:
-            if self.dbapi_connection is not None:
-                # A listener of ``invalidate`` raised. The connection is open and nobody may have it any more.
-                self._soft_invalidate_time = time.time()
-        pool._connection_dropped(self)
+            pool._connection_dropped(self)
 
     def drop(self, error: BaseException | None) -> None:
-        """Fire ``invalidate`` and ``close`` and drop the connection, without telling the core."""
-        self.pool.dispatch.invalidate(self.dbapi_connection, self, error)
-        self._log_invalidate(error, False)
-        self.close(terminate=True)
+        """Fire ``invalidate`` and ``close``, drop the connection whatever a listener raises; do not tell the core."""
+        try:
+            self.pool.dispatch.invalidate(self.dbapi_connection, self, error)
+            self._log_invalidate(error, False)
+        finally:
+            self.close(terminate=True)
 
     def _log_invalidate(self, error: BaseException | None, soft: bool) -> None:
         kind = "Soft " if soft else ""
@@ -264,8 +277,14 @@ class Record(ConnectionPoolEntry):
             util.warn(f"Double checkin attempted on {self}")
             return
         self.fairy_ref = self.holder = None
-        self.finish_checkout()
-        self.pool._return_conn(self)
+        try:
+            self.finish_checkout()
+        except BaseException:
+            # What was to be undone may not be: the connection is closed at its return.
+            self._soft_invalidate_time = time.time()
+            raise
+        finally:
+            self.pool._return_conn(self)
 
     def end_leak_watch(self) -> None:
         """Stop watching for how long the connection is held."""
@@ -289,6 +308,7 @@ class ProxiedConnection(PoolProxiedConnection):
     """A checkout: the DBAPI connection as the engine and the user hold it, until it is closed or dropped."""
 
     __slots__ = (
+        "__dict__",  # tools and tests replace methods on an instance, as SQLAlchemy allows
         "__weakref__",
         "_connection_record",
         "_counter",
@@ -351,11 +371,20 @@ class ProxiedConnection(PoolProxiedConnection):
         return None if record is None else record.record_info
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        """Return a cursor of the DBAPI connection."""
+        """Return a cursor of the DBAPI connection.
+
+        Raises:
+            forebay.errors.PoolUsageError: The connection was given back, or lost.
+        """
+        if self.dbapi_connection is None:
+            raise PoolUsageError(_GIVEN_BACK)
         return self.dbapi_connection.cursor(*args, **kwargs)
 
     def __getattr__(self, key: str) -> Any:
-        return getattr(self.dbapi_connection, key)
+        connection = self.dbapi_connection
+        if connection is None:
+            raise AttributeError(f"{_GIVEN_BACK} (asked for {key!r})", name=key, obj=self)
+        return getattr(connection, key)
 
     # -- giving back -------------------------------------------------------------------------------------------------
 
@@ -378,7 +407,11 @@ class ProxiedConnection(PoolProxiedConnection):
         if record is not None:
             recent = pool._recent
             if recent is None or record.shell is not recent or recent.loop is not _running_loop():
-                pool._require_home(record)
+                try:
+                    pool._require_home(record)
+                except PoolUsageError:
+                    self._counter = 1  # so that its own loop can still close it
+                    raise
             if connection is not None and self._nothing_to_do(pool, record, transaction_was_reset):
                 if record.leak_watch is not None:
                     record.end_leak_watch()
@@ -391,9 +424,11 @@ class ProxiedConnection(PoolProxiedConnection):
             try:
                 self._reset(pool, transaction_was_reset, terminate_only=record is None, asyncio_safe=True)
                 if record is None:
-                    if pool.dispatch.close_detached:
-                        pool.dispatch.close_detached(connection)
-                    pool._close_connection(connection, terminate=pool._dialect.has_terminate)
+                    try:
+                        if pool.dispatch.close_detached:
+                            pool.dispatch.close_detached(connection)
+                    finally:
+                        pool._close_connection(connection, terminate=pool._dialect.has_terminate)
             except BaseException as error:
                 if not isinstance(error, Exception):
                     # Cut off by a cancellation. The pool can still bring the connection to rest, where the driver

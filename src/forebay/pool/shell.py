@@ -145,7 +145,8 @@ class Shell:
         self._slowest_connect_s = 0.0
         self._filling: list[tuple[int, asyncio.Future[Filled]]] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._performing = False
+        # True while effects are being performed: nothing called from there may wait.
+        self.performing = False
         self._drained = asyncio.Event()
         self._collected: deque[Any] = deque()
         # What a caller that waited in another place has got, on its way to the host's checkout.
@@ -319,9 +320,9 @@ class Shell:
     def perform(self) -> None:
         """Do what the core wants done, and set the timer for what it wants later."""
         core = self.core
-        if self._performing:
+        if self.performing:
             return  # the loop below sees what this call would have
-        self._performing = True
+        self.performing = True
         try:
             while core.attention:
                 for effect in core.take_effects():
@@ -338,7 +339,7 @@ class Shell:
                     else:
                         self._filled(effect)
         finally:
-            self._performing = False
+            self.performing = False
         if core.drained:
             self._drained.set()
         self._set_timer()
@@ -496,7 +497,7 @@ class Shell:
     def holder_collected(self, entry: Any) -> None:
         """Take note, from wherever the garbage collector runs, that nobody holds ``entry``'s connection any more."""
         self._collected.append(entry)
-        if not self._performing and asyncio._get_running_loop() is self.loop and not self.core.in_step:
+        if not self.performing and asyncio._get_running_loop() is self.loop and not self.core.in_step:
             self._take_back_collected()
         else:
             with contextlib.suppress(RuntimeError):
