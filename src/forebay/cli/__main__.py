@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "bench": "forebay.cli.bench.command:bench",
     "size": "forebay.cli.size:size",
     "wait": "forebay.cli.wait:wait",
+    "doctor": "forebay.cli.doctor.command:doctor",
     "explain": "forebay.cli.explain:explain",
 }
 
