@@ -100,18 +100,22 @@ async def test_a_restart_of_the_database_loses_no_acknowledged_order(shop: Shop)
                     await asyncio.sleep(0.05)
 
     clients = [asyncio.create_task(client(number)) for number in range(20)]
-    await asyncio.sleep(2)
+    async with asyncio.timeout(60):
+        while len(acknowledged) < 100:
+            await asyncio.sleep(0.05)
     before = len(acknowledged)
     down_at = time.monotonic()
     await asyncio.to_thread(shop.server.restart)
     up_at = time.monotonic()
-    await asyncio.sleep(RECOVERY_S + 3)
+    await asyncio.sleep(RECOVERY_S)
+    async with asyncio.timeout(60):
+        while len(acknowledged) < before + 100 or time.monotonic() < up_at + RECOVERY_S + 3:
+            await asyncio.sleep(0.05)
     stop = True
     await asyncio.gather(*clients)
     after = len(acknowledged)
 
-    assert before > 50
-    assert after > before + 50, "service resumed"
+    assert after >= before + 100, "service resumed"
     stored = await asyncio.to_thread(shop.references)
     assert not set(acknowledged) - stored, "acknowledged and not there"
     assert {status // 100 for _, status in failures} <= {5}
@@ -164,7 +168,8 @@ async def test_a_thousand_aborted_requests_leak_nothing(shop: Shop) -> None:
 
     for start in range(0, 1000, 50):
         await asyncio.gather(*(abort(number) for number in range(start, start + 50)))
-    deadline = time.monotonic() + 10
+    # What was sent before the client hung up is still worked off: as long as that takes on this machine.
+    deadline = time.monotonic() + 60
     while [row for row in shop.connections() if row["state"] != "idle"] and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
     states = [row["state"] for row in shop.connections()]
