@@ -8,22 +8,50 @@ from typing import Any
 from sqlalchemy import URL
 from sqlalchemy.dialects.mysql.aiomysql import (
     AsyncAdapt_aiomysql_connection,
+    AsyncAdapt_aiomysql_cursor,
     AsyncAdapt_aiomysql_dbapi,
+    AsyncAdapt_aiomysql_ss_cursor,
     MySQLDialect_aiomysql,
 )
 
 from forebay._sqlalchemy.adapting import adapt
+from forebay._sqlalchemy.greenlets import await_
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
+from forebay.dialects._mysql.rest import RestingConnection, RestingDialect, WatchedCursor
 from forebay.dialects._mysql_tls import tls_arguments, without_tls_words
 from forebay.dialects._tls import EnforcedContext
 
 
-class AiomysqlConnection(AsyncAdapt_aiomysql_connection):
+class AiomysqlCursor(WatchedCursor, AsyncAdapt_aiomysql_cursor):
+    """A cursor that fetches all rows at once."""
+
+    __slots__ = ()
+
+
+class AiomysqlServerSideCursor(WatchedCursor, AsyncAdapt_aiomysql_ss_cursor):
+    """A cursor whose rows are fetched as they are asked for."""
+
+    __slots__ = ()
+
+
+class AiomysqlConnection(RestingConnection, AsyncAdapt_aiomysql_connection):
     """One aiomysql connection as SQLAlchemy's engine sees it."""
 
     __slots__ = ()
+
+    _cursor_cls = AiomysqlCursor
+    _ss_cursor_cls = AiomysqlServerSideCursor
+
+    @property
+    def driver_connection(self) -> Any:
+        """The aiomysql connection."""
+        return self.handed_out()
+
+    def run_async(self, fn: Any) -> Any:
+        """Await what ``fn`` makes of the aiomysql connection; must run in a greenlet."""
+        return await_(fn(self.handed_out()))
 
     def peer_closed(self) -> bool:
         """Tell, without a query, whether the connection is known to be dead."""
@@ -63,7 +91,7 @@ class AiomysqlDbapi(AsyncAdapt_aiomysql_dbapi):
         return connection
 
 
-class AiomysqlDialect(PooledDialect, MySQLDialect_aiomysql):
+class AiomysqlDialect(PooledDialect, RestingDialect, MySQLDialect_aiomysql):
     """SQLAlchemy's aiomysql dialect on Forebay's connection class."""
 
     supports_statement_cache = True

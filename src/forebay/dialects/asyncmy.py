@@ -7,21 +7,49 @@ from typing import Any
 from sqlalchemy import URL
 from sqlalchemy.dialects.mysql.asyncmy import (
     AsyncAdapt_asyncmy_connection,
+    AsyncAdapt_asyncmy_cursor,
     AsyncAdapt_asyncmy_dbapi,
+    AsyncAdapt_asyncmy_ss_cursor,
     MySQLDialect_asyncmy,
 )
 
 from forebay._sqlalchemy.adapting import adapt
+from forebay._sqlalchemy.greenlets import await_
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
+from forebay.dialects._mysql.rest import RestingConnection, RestingDialect, WatchedCursor
 from forebay.dialects._mysql_tls import tls_arguments, without_tls_words
 
 
-class AsyncmyConnection(AsyncAdapt_asyncmy_connection):
+class AsyncmyCursor(WatchedCursor, AsyncAdapt_asyncmy_cursor):
+    """A cursor that fetches all rows at once."""
+
+    __slots__ = ()
+
+
+class AsyncmyServerSideCursor(WatchedCursor, AsyncAdapt_asyncmy_ss_cursor):
+    """A cursor whose rows are fetched as they are asked for."""
+
+    __slots__ = ()
+
+
+class AsyncmyConnection(RestingConnection, AsyncAdapt_asyncmy_connection):
     """One asyncmy connection as SQLAlchemy's engine sees it."""
 
     __slots__ = ()
+
+    _cursor_cls = AsyncmyCursor
+    _ss_cursor_cls = AsyncmyServerSideCursor
+
+    @property
+    def driver_connection(self) -> Any:
+        """The asyncmy connection."""
+        return self.handed_out()
+
+    def run_async(self, fn: Any) -> Any:
+        """Await what ``fn`` makes of the asyncmy connection; must run in a greenlet."""
+        return await_(fn(self.handed_out()))
 
     def peer_closed(self) -> bool:
         """Tell, without a query, whether the connection is known to be dead."""
@@ -52,7 +80,7 @@ class AsyncmyDbapi(AsyncAdapt_asyncmy_dbapi):
         return adapt(AsyncmyConnection, self, creator(*arg, **kw))
 
 
-class AsyncmyDialect(PooledDialect, MySQLDialect_asyncmy):
+class AsyncmyDialect(PooledDialect, RestingDialect, MySQLDialect_asyncmy):
     """SQLAlchemy's asyncmy dialect on Forebay's connection class."""
 
     supports_statement_cache = True

@@ -1,0 +1,129 @@
+"""Telling from the server's own answers that a session is in no transaction, so that a ROLLBACK would do nothing.
+
+Every OK packet carries the status of the session, with a flag for an open transaction. What ends a statement with rows
+carries it too, but aiomysql does not read it there, and an error carries none. So the flag is believed only right after
+an OK packet: after a commit or rollback, or a statement without rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forebay._sqlalchemy.pool_entry import Record
+
+__all__ = ["RestingConnection", "RestingDialect", "WatchedCursor"]
+
+# Flags of the protocol.
+_IN_TRANSACTION = 0x0001
+_AUTOCOMMIT = 0x0002
+
+
+class WatchedCursor:
+    """Mixin in front of a cursor of SQLAlchemy's: tells the connection what became of each statement."""
+
+    __slots__ = ()
+
+    _adapt_connection: Any
+    description: Any
+
+    async def _execute_async(self, operation: Any, parameters: Any) -> Any:
+        connection = self._adapt_connection
+        connection.unsure = connection.failed = True
+        result = await super()._execute_async(operation, parameters)  # type: ignore[misc]  # the cursor's
+        connection.failed = False
+        # Not sure either: whether the status tells of a distributed transaction.
+        connection.unsure = self.description is not None or str(operation).lstrip()[:2].upper() == "XA"
+        return result
+
+    async def _executemany_async(self, operation: Any, seq_of_parameters: Any) -> Any:
+        connection = self._adapt_connection
+        connection.unsure = connection.failed = True
+        result = await super()._executemany_async(operation, seq_of_parameters)  # type: ignore[misc]  # the cursor's
+        connection.failed = False
+        return result
+
+
+class RestingConnection:
+    """Mixin in front of a connection of SQLAlchemy's.
+
+    Attributes:
+        unsure: A statement has been run since the last answer that told the status of the session.
+        failed: The last statement failed, or was cut off; there may be a transaction the server said nothing of.
+        handed_out_in: The checkout in which the user got at the driver's connection; 0 for none, -1 outside of our
+            pool.
+        record: The place in the pool.
+    """
+
+    unsure = True
+    failed = False
+    handed_out_in = 0
+    record: Record | None = None
+    _connection: Any
+
+    def joined(self, record: Record) -> None:
+        """Take note of the place in the pool this connection has."""
+        self.record = record
+
+    def handed_out(self) -> Any:
+        """Return the driver's connection for somebody who will use it directly, unseen."""
+        self.handed_out_in = self._checkout()
+        return self._connection
+
+    def _checkout(self) -> int:
+        record = self.record
+        slot = record.slot if record is not None and record.dbapi_connection is self else None
+        return -1 if slot is None else int(slot.uses)
+
+    def at_rest(self) -> bool:
+        """Tell, without a query, whether no transaction is open, so that a rollback would do nothing."""
+        if self.failed or (self.handed_out_in and self.handed_out_in in (-1, self._checkout())):
+            return False
+        status = getattr(self._connection, "server_status", None)
+        if status is None or status & _IN_TRANSACTION:
+            return False
+        # In AUTOCOMMIT a transaction begins with a command of its own, which is answered with an OK packet.
+        return not self.unsure or bool(status & _AUTOCOMMIT)
+
+    def rollback(self) -> None:
+        """Roll back, if there may be a transaction."""
+        if not self.at_rest():
+            super().rollback()  # type: ignore[misc]  # the connection's
+            self.unsure = self.failed = False
+
+    def commit(self) -> None:
+        """Commit, if there may be a transaction."""
+        if not self.at_rest():
+            super().commit()  # type: ignore[misc]  # the connection's
+            self.unsure = self.failed = False
+
+    def may_leave(self) -> bool:
+        """Tell that no transaction can be ended without waiting: MySQL answers one command at a time."""
+        return False
+
+    def leave(self) -> None:
+        """Never called: see :meth:`may_leave`.
+
+        Raises:
+            AssertionError: Always.
+        """
+        raise AssertionError("BUG: a MySQL transaction cannot be left without waiting")
+
+
+class RestingDialect:
+    """Mixin in front of a dialect of SQLAlchemy's."""
+
+    def get_driver_connection(self, connection: Any) -> Any:
+        """Return the driver's connection, and expect it to be used."""
+        handed_out = getattr(connection, "handed_out", None)
+        return connection._connection if handed_out is None else handed_out()
+
+    def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
+        """Set the isolation level of the session; the COMMIT SQLAlchemy sends after it is left out at rest."""
+        if level == "AUTOCOMMIT" or not dbapi_connection.at_rest():
+            super().set_isolation_level(dbapi_connection, level)  # type: ignore[misc]  # the dialect's
+            return
+        dbapi_connection.autocommit(False)
+        cursor = dbapi_connection.cursor()
+        cursor.execute(f"SET SESSION TRANSACTION ISOLATION LEVEL {level}")
+        cursor.close()
