@@ -29,7 +29,7 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
         plain: The transaction under way was begun by us and has only read.
     """
 
-    __slots__ = ("_begin_due", "_left", "plain", "thread")
+    __slots__ = ("_aborted", "_begin_due", "_left", "plain", "thread")
 
     def __init__(self, dbapi: Any, connection: Any) -> None:
         super().__init__(dbapi, connection)
@@ -38,6 +38,7 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
         self._begin_due: str | None = None
         # A ROLLBACK that nobody waits for has not been done yet.
         self._left = False
+        self._aborted = False
         self.plain = False
 
     def cursor(self, server_side: bool = False) -> Any:
@@ -142,16 +143,21 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
 
     def peer_closed(self) -> bool:
         """Tell whether the connection was closed behind our back; a file has no peer that could."""
-        return self.thread.raw is None or self.thread.broken
+        return self._aborted or self.thread.raw is None or self.thread.broken
 
     def close(self) -> None:
-        """Close the connection and its cursors; must run in a greenlet."""
+        """Close the connection and its cursors; must run in a greenlet. Returns at once after :meth:`abort`."""
+        if self._aborted or not self._connection._running:
+            return  # its thread has ended or is about to, and would never answer
         if self.thread.cursors and self.thread.raw is not None:
             await_(self.thread.run(self.thread.close_cursors, finish=True))
         super().close()
 
     def abort(self) -> None:
         """Let the connection's thread close it as soon as it is done with what it runs, without waiting for that."""
+        if self._aborted:
+            return
+        self._aborted = True
         self.thread.interrupt()
         self.thread.post(self.thread.close_cursors)
         stop = getattr(self._connection, "stop", None)
