@@ -7,6 +7,7 @@ number of cancellations, on virtual time, with the core's invariants checked aft
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -155,6 +156,22 @@ def test_a_caller_whose_connection_is_pinged_first(name: str) -> None:
             await _connect(world)
             await _strike(world, VICTIMS[name])
             await world.check()
+
+    assert sweep(scenario, slow_s=0.5) > 20
+
+
+@pytest.mark.parametrize("name", VICTIMS)
+def test_every_checkout_that_listeners_hear_of_ends_in_a_checkin(name: str) -> None:
+    """Goal: whoever counts connections in use by the events counts right. Method: sweep, then compare the counts."""
+
+    async def scenario(gates: Gates) -> None:
+        async with _world(gates) as world:
+            heard: Counter[str] = Counter()
+            for one in ("checkout", "checkin", "detach"):
+                event.listen(world.engine.sync_engine, one, lambda *_, one=one: heard.update([one]))
+            await _strike(world, VICTIMS[name])
+            await world.check()
+            assert heard["checkout"] == heard["checkin"] + heard["detach"], heard
 
     assert sweep(scenario, slow_s=0.5) > 20
 
