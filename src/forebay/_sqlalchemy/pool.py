@@ -112,7 +112,10 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
             "pool_close_timeout": pool_close_timeout,
             "pool_leak_after": pool_leak_after,
         }
-        wrong = problems({"pool_size": pool_size, "pool_timeout": timeout, **own})
+        given = {"pool_size": pool_size, "pool_timeout": timeout, "pool_recycle": kw.get("recycle", -1), **own}
+        if pool_size:  # without a limit there is no overflow either, and whether it was given cannot be told
+            given["max_overflow"] = max_overflow
+        wrong = problems(given)
         if wrong:
             raise InvalidOptionError(*wrong)
         # Not QueuePool's own __init__, which would make a queue that nothing uses.
@@ -367,7 +370,8 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
                 pool_size=self._pool_size,
                 max_overflow=self._max_overflow_given,
                 use_lifo=self._use_lifo,
-                lifetime_s=self._recycle if self._recycle > 0 else None,
+                # 0 is SQLAlchemy's "older than nothing": a connection is used once.
+                lifetime_s=max(self._recycle, 0.001) if self._recycle > -1 else None,
                 idle_timeout_s=own["pool_idle_timeout"] or None,
                 overflow_grace_s=own["pool_overflow_grace"],
                 min_idle=own["pool_min_idle"],

@@ -78,7 +78,7 @@ OPTIONS: tuple[Option, ...] = (
         -1,
         None,
         False,
-        "Age at which a connection is replaced, less up to 10 %. -1: never.",
+        "Age at which a connection is replaced, less up to 10 %. -1: never. 0: after one use.",
         "SQLAlchemy's; the jitter keeps connections opened together from being replaced together.",
     ),
     Option(
@@ -162,7 +162,9 @@ OPTIONS: tuple[Option, ...] = (
         0.001,
         None,
         True,
-        "Longest one connect may take. None: only the driver's own bound.",
+        "Longest one connect may take. None: only the driver's own bound. Within it, an attempt that gets no answer in "
+        "ten times what the slowest of late took (at least 2 s; 10 s for the first) is begun anew, with twice the "
+        "patience.",
         "asyncpg's own default; other drivers have none and would hold a slot of the pool for good.",
     ),
     Option(
