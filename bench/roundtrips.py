@@ -1,8 +1,9 @@
 """How often a caller waits for the network, stock SQLAlchemy beside Forebay: ``python -m bench.roundtrips``.
 
-Starts a private PostgreSQL on the loopback interface and a proxy in front of it that counts and adds latency. Each
-operation is warmed up (statements prepared) and then measured on its own: the *waits* are the wall time over the round
-trip time, so what nobody waits for is not among them; the *trips* are what the proxy counted, it included.
+Starts a private PostgreSQL (MariaDB for a MySQL driver) on the loopback interface and a proxy in front of it that
+counts and adds latency. Each operation is warmed up (statements prepared) and then measured on its own: the *waits* are
+the wall time over the round trip time, so what nobody waits for is not among them; the *trips* are what the proxy
+counted, it included.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy
-from sqlalchemy import Column, Integer, String, select, text
+from sqlalchemy import Column, Integer, String, insert, select, text
 from sqlalchemy.ext import asyncio as stock
 from sqlalchemy.orm import DeclarativeBase
 
 import forebay
 from forebay.testing.proxy import ThreadedProxy
+from forebay.testing.servers.mariadb import MariaDBServer
 from forebay.testing.servers.postgres import PostgresServer
 
 
@@ -37,7 +39,7 @@ class Row(Base):
     __tablename__ = "roundtrips"
 
     id = Column(Integer, primary_key=True)
-    name = Column(String)
+    name = Column(String(40))
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ SIDES = (
     Side("stock", stock.create_async_engine, stock.AsyncSession),
     Side("forebay", forebay.create_async_engine, forebay.AsyncSession),
 )
+
+DRIVERS = ("asyncpg", "psycopg", "asyncmy", "aiomysql")
 
 Operation = Callable[[Side, Any, int], Awaitable[None]]
 
@@ -102,27 +106,32 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--latency", type=float, default=2.0, help="added round trip time in ms, > 0 (default: 2)")
+    parser.add_argument("--driver", choices=DRIVERS, default="asyncpg", help="the driver (default: asyncpg)")
     parser.add_argument("--rounds", type=int, default=7, help="measurements per cell, > 0 (default: 7)")
     arguments = parser.parse_args()
     trip_s = arguments.latency / 1000
     print(
-        f"SQLAlchemy {sqlalchemy.__version__}, CPython {platform.python_version()}, asyncpg; {arguments.latency:g} ms a"
-        " round trip, medians\nwaits = wall time over the round trip time (work included); trips = counted by the proxy"
+        f"SQLAlchemy {sqlalchemy.__version__}, CPython {platform.python_version()}, {arguments.driver};"
+        f" {arguments.latency:g} ms a round trip, medians\n"
+        "waits = wall time over the round trip time (work included); trips = counted by the proxy"
     )
-    with PostgresServer() as server, ThreadedProxy(server.host, server.port, latency_s=trip_s / 2) as proxy:
-        table = asyncio.run(_measure(server, proxy, trip_s, arguments.rounds))
+    server_class = PostgresServer if arguments.driver in ("asyncpg", "psycopg") else MariaDBServer
+    with server_class() as server, ThreadedProxy(server.host, server.port, latency_s=trip_s / 2) as proxy:
+        table = asyncio.run(_measure(server, arguments.driver, proxy, trip_s, arguments.rounds))
     columns = [f"{side.name}{' + pre-ping' if ping else ''}" for ping in (False, True) for side in SIDES]
     print(f"{'waits (trips)':44}" + "".join(f"{column:>20}" for column in columns))
     for name, cells in table.items():
         print(f"{name:44}" + "".join(f"{f'{waits:.1f} ({trips:.0f})':>20}" for waits, trips in cells))
 
 
-async def _measure(server: PostgresServer, proxy: ThreadedProxy, trip_s: float, rounds: int) -> dict[str, list[Cell]]:
-    url = server.url("asyncpg", via=proxy)
-    direct = stock.create_async_engine(server.url("asyncpg"))
+async def _measure(
+    server: PostgresServer | MariaDBServer, driver: str, proxy: ThreadedProxy, trip_s: float, rounds: int
+) -> dict[str, list[Cell]]:
+    url = server.url(driver, via=proxy)
+    direct = stock.create_async_engine(server.url(driver))
     async with direct.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
-        await connection.execute(text("INSERT INTO roundtrips SELECT i, 'row' FROM generate_series(1, 6000) i"))
+        await connection.execute(insert(Row), [{"id": n, "name": "row"} for n in range(1, 6001)])
     await direct.dispose()
     table: dict[str, list[Cell]] = {}
     serial = 0

@@ -2,133 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import functools
-import os
-import socket
+import re
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import URL
-from sqlalchemy.dialects.postgresql.psycopg import (
-    AsyncAdapt_psycopg_connection,
-    PGDialectAsync_psycopg,
-    PsycopgAdaptDBAPI,
-)
+from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg, PsycopgAdaptDBAPI
 from sqlalchemy.engine import Dialect
 
 from forebay._sqlalchemy.adapting import adapt
 from forebay._sqlalchemy.greenlets import await_
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
-from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
 from forebay.dialects._libpq import PSYCOPG_WORDS, names_no_single_host, to_psycopg, with_each_port
+from forebay.dialects._psycopg.bounded import bounded
+from forebay.dialects._psycopg.connection import PsycopgConnection
+from forebay.errors import InvalidOptionError
 
-# How long a cancelled caller waits until the server has let its query go, in seconds; then the socket is dropped.
-_CANCEL_S = 1.0
-
-
-class PsycopgConnection(AsyncAdapt_psycopg_connection):
-    """One psycopg connection as SQLAlchemy's engine sees it."""
-
-    __slots__ = ()
-
-    def peer_closed(self) -> bool:
-        """Tell, without a query, whether the connection is known to be dead."""
-        connection = self._connection
-        return connection.closed or socket_hung_up(connection.pgconn.socket)
-
-    def at_rest(self) -> bool:
-        """Tell, without a query, whether no transaction is open, so that a rollback would do nothing."""
-        from psycopg.pq import TransactionStatus
-
-        return self._connection.pgconn.transaction_status == TransactionStatus.IDLE
-
-    def abort(self) -> None:
-        """Drop the socket at once; who waits for an answer gets an error."""
-        from psycopg.pq import ConnStatus, TransactionStatus
-
-        pgconn = self._connection.pgconn
-        if pgconn.status == ConnStatus.OK and pgconn.transaction_status == TransactionStatus.ACTIVE:
-            # Somebody may wait for this very descriptor in the event loop, which would not notice its end.
-            _hang_up(pgconn.socket)
-        else:
-            self._connection._closed = True
-            pgconn.finish()
-
-    def terminate(self) -> None:
-        """Drop the connection without waiting for the server; the pool closes politely where there is time for it."""
-        self.abort()
-        self._connection._closed = True
-        self._connection.pgconn.finish()
-
-    def come_clean(self) -> None:
-        """Bring the connection to rest after an operation that was cut off; must run in a greenlet.
-
-        Raises:
-            Exception: It does not come clean; it must be dropped.
-        """
-        await_(self._come_clean())
-
-    async def _come_clean(self) -> None:
-        from psycopg.rows import tuple_row
-
-        # psycopg has asked the server to cancel, and read the cancelled query's answer, before it let the caller go.
-        connection = self._connection
-        cursor = connection.cursor(row_factory=tuple_row)
-        ask = "SELECT pg_catalog.pg_backend_pid()"
-        if self.at_rest():
-            await cursor.execute(ask)
-            row = await cursor.fetchone()
-            await connection.rollback()
-        else:
-            # Both at once, so one round trip: whoever waits for this connection should not be overtaken by a new
-            # connect.
-            await cursor.execute(f"ROLLBACK; {ask}", prepare=False)
-            cursor.nextset()
-            row = await cursor.fetchone()
-        # Behind a pooler a cancel request may still be on its way to whichever query runs next on that server
-        # connection.
-        if row is None or row[0] != connection.info.backend_pid or not self.at_rest():
-            raise ConnectionError("a pooler stands in between, so a cancelled query cannot be told from the next one")
-
-
-def _hang_up(fd: int) -> None:
-    with socket.socket(fileno=os.dup(fd)) as shared, contextlib.suppress(OSError):
-        shared.shutdown(socket.SHUT_RDWR)
-
-
-@functools.cache
-def _bounded(stock: Any) -> Any:
-    """Return psycopg's ``AsyncConnection`` with a bound on how long a cancelled caller waits for the server.
-
-    psycopg keeps the caller until the server has answered the cancelled query: a server that does not answer keeps it
-    for 10 s, or for good in psycopg 3.2.
-    """
-
-    class BoundedAsyncConnection(stock):  # type: ignore[misc]  # a class known only at run time
-        _watchdog: asyncio.TimerHandle | None = None
-
-        async def wait(self, *args: Any, **kw: Any) -> Any:
-            try:
-                return await super().wait(*args, **kw)
-            finally:
-                if self._watchdog is not None:
-                    self._watchdog.cancel()
-                    self._watchdog = None
-
-        async def _try_cancel(self, *, timeout: float = _CANCEL_S) -> None:
-            self._watchdog = asyncio.get_running_loop().call_later(_CANCEL_S, self._give_up)
-            await super()._try_cancel(timeout=min(timeout, _CANCEL_S))
-
-        def _give_up(self) -> None:
-            if not self.closed:
-                _hang_up(self.pgconn.socket)
-
-    # It shows in the pool's log lines, which stay as they are in SQLAlchemy.
-    BoundedAsyncConnection.__name__ = BoundedAsyncConnection.__qualname__ = stock.__name__
-    BoundedAsyncConnection.__module__ = stock.__module__
-    return BoundedAsyncConnection
+_BEGIN_MODES = (None, "pipeline", "await")
 
 
 class PsycopgDbapi(PsycopgAdaptDBAPI):
@@ -136,7 +27,7 @@ class PsycopgDbapi(PsycopgAdaptDBAPI):
 
     def connect(self, *arg: Any, **kw: Any) -> PsycopgConnection:
         """Open a connection; must run in a greenlet."""
-        creator = kw.pop("async_creator_fn", None) or _bounded(self.psycopg.AsyncConnection).connect
+        creator = kw.pop("async_creator_fn", None) or bounded(self.psycopg.AsyncConnection).connect
         if hasattr(PsycopgConnection, "create"):
             return adapt(PsycopgConnection, self, creator(*arg, **kw))
         without_dbapi: Any = PsycopgConnection  # 2.0's class takes the connection alone
@@ -145,9 +36,88 @@ class PsycopgDbapi(PsycopgAdaptDBAPI):
 
 
 class PsycopgDialect(PooledDialect, PGDialectAsync_psycopg):
-    """SQLAlchemy's async psycopg dialect on Forebay's connection class."""
+    """SQLAlchemy's async psycopg dialect on Forebay's connection class.
+
+    Args:
+        psycopg_begin: ``"pipeline"`` sends BEGIN together with the first statement, ``"await"`` waits for its answer
+            first. None, the default, chooses for each connection by the time BEGIN took on it: over a network the
+            pipeline saves a round trip, on the same machine waiting takes less of the processor.
+        kw: SQLAlchemy's own.
+
+    Raises:
+        forebay.errors.InvalidOptionError: It is none of these.
+    """
 
     supports_statement_cache = True
+    #: BEGIN's answer comes before the first statement's, so it can stand for a pre-ping.
+    begin_is_ping = True
+
+    _isolation_at_start: str | None = None
+    _no_hstore = False
+
+    def __init__(self, psycopg_begin: str | None = None, **kw: Any) -> None:
+        if psycopg_begin not in _BEGIN_MODES:
+            raise InvalidOptionError(f"psycopg_begin={psycopg_begin!r}: must be 'pipeline', 'await' or None")
+        self.psycopg_begin = psycopg_begin
+        super().__init__(**kw)  # type: ignore[no-untyped-call]
+
+    def on_connect(self) -> Callable[[Any], None]:
+        """Return what sets a new connection up."""
+        stock = super().on_connect()  # type: ignore[no-untyped-call]
+
+        def set_up(connection: Any) -> None:
+            if isinstance(connection, PsycopgConnection):
+                connection.begin_mode = self.psycopg_begin
+            stock(connection)
+
+        return set_up
+
+    def get_driver_connection(self, connection: Any) -> Any:
+        """Return the psycopg connection, and expect it to be used."""
+        handed_out = getattr(connection, "handed_out", None)
+        return connection._connection if handed_out is None else handed_out()
+
+    # -- what the server is: from what it said at the start of the session, and one query for the rest -----------------
+
+    def initialize(self, connection: Any) -> None:
+        """Learn what the server is."""
+        super().initialize(connection)  # type: ignore[no-untyped-call]
+        adapted = connection.connection.dbapi_connection
+        # The ROLLBACK that follows this is then not waited for.
+        if isinstance(adapted, PsycopgConnection) and adapted.may_leave():
+            adapted.leave()
+
+    def _get_server_version_info(self, connection: Any) -> Any:
+        # version() says "PostgreSQL " and this, and then words about the compiler.
+        found = re.match(r"(\d+)\.?(\d+)?(?:\.(\d+))?", _server_setting(connection, "server_version") or "")
+        if found is None:
+            return super()._get_server_version_info(connection)  # type: ignore[no-untyped-call]
+        return tuple(int(number) for number in found.groups() if number is not None)
+
+    def _get_default_schema_name(self, connection: Any) -> Any:
+        schema, self._isolation_at_start, self._no_hstore = connection.exec_driver_sql(
+            "SELECT pg_catalog.current_schema(), pg_catalog.current_setting('transaction_isolation'),"
+            " pg_catalog.to_regtype('hstore') IS NULL"
+        ).one()
+        return schema
+
+    def get_default_isolation_level(self, dbapi_conn: Any) -> Any:
+        """Return the level transactions have by themselves."""
+        level, self._isolation_at_start = self._isolation_at_start, None
+        if level is None:
+            return super().get_default_isolation_level(dbapi_conn)  # type: ignore[no-untyped-call]
+        return level.upper()
+
+    def _set_backslash_escapes(self, connection: Any) -> None:
+        setting = _server_setting(connection, "standard_conforming_strings")
+        if setting is None:
+            super()._set_backslash_escapes(connection)  # type: ignore[no-untyped-call]
+        else:
+            self._backslash_escapes = setting == "off"
+
+    def _type_info_fetch(self, connection: Any, name: str) -> Any:
+        missing, self._no_hstore = self._no_hstore, False
+        return None if missing and name == "hstore" else super()._type_info_fetch(connection, name)  # type: ignore[no-untyped-call]
 
     # SQLAlchemy's has no way to drop a connection without waiting, and leaves one the collector finds open.
     has_terminate = True
@@ -210,3 +180,10 @@ class PsycopgDialect(PooledDialect, PGDialectAsync_psycopg):
                 "username": "psycopg calls it user",
             },
         )
+
+
+def _server_setting(connection: Any, name: str) -> str | None:
+    """Return a setting the server reported at the start of the session, None if it did not."""
+    driver = connection.connection.dbapi_connection._connection
+    value = driver.info.parameter_status(name)
+    return value if isinstance(value, str) else None

@@ -1,0 +1,97 @@
+"""psycopg's connection with two things of ours: a bound on cancelling, and a ROLLBACK that nobody waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import socket
+from collections.abc import Generator
+from typing import Any
+
+__all__ = ["bounded", "hang_up"]
+
+# How long a cancelled caller waits until the server has let its query go, in seconds; then the socket is dropped.
+_CANCEL_S = 1.0
+
+
+def hang_up(fd: int) -> None:
+    """Shut the socket ``fd`` down; who waits for it notices, and has to close it."""
+    with socket.socket(fileno=os.dup(fd)) as shared, contextlib.suppress(OSError):
+        shared.shutdown(socket.SHUT_RDWR)
+
+
+@functools.cache
+def bounded(stock: Any) -> Any:
+    """Return psycopg's ``AsyncConnection`` with a bound on how long a cancelled caller waits for the server.
+
+    psycopg keeps the caller until the server has answered the cancelled query: a server that does not answer keeps it
+    for 10 s, or for good in psycopg 3.2.
+    """
+    from psycopg import OperationalError
+    from psycopg.generators import fetch_many, send
+    from psycopg.pq import ConnStatus, ExecStatus
+
+    class BoundedAsyncConnection(stock):  # type: ignore[misc]  # a class known only at run time
+        _watchdog: asyncio.TimerHandle | None = None
+        #: When a ROLLBACK was sent whose answer has not been read, by the loop's clock; libpq is in pipeline mode then.
+        left_at: float | None = None
+
+        async def wait(self, gen: Any, *args: Any, behind_left: bool = True, **kw: Any) -> Any:
+            """Run a generator of psycopg's, behind the ROLLBACK that nobody has waited for.
+
+            With ``behind_left`` false the generator sees to that itself.
+            """
+            if behind_left and self.left_at is not None:
+                gen = self._behind_left(gen)
+            try:
+                return await super().wait(gen, *args, **kw)
+            finally:
+                if self._watchdog is not None:
+                    self._watchdog.cancel()
+                    self._watchdog = None
+
+        async def _try_cancel(self, *, timeout: float = _CANCEL_S) -> None:
+            self._watchdog = asyncio.get_running_loop().call_later(_CANCEL_S, self._give_up)
+            await super()._try_cancel(timeout=min(timeout, _CANCEL_S))
+
+        def _give_up(self) -> None:
+            if not self.closed:
+                hang_up(self.pgconn.socket)
+
+        def leave(self) -> None:
+            """Send ROLLBACK; the answer is read in front of that to whatever is sent next."""
+            pgconn = self.pgconn
+            pgconn.enter_pipeline_mode()
+            self.left_at = asyncio.get_running_loop().time()
+            pgconn.send_query_params(b"ROLLBACK", None)
+            pgconn.pipeline_sync()
+            pgconn.flush()
+
+        def read_left(self) -> Generator[Any, Any, None]:
+            """Read the answer to the ROLLBACK that nobody has waited for; libpq stays in pipeline mode."""
+            pgconn = self.pgconn
+            yield from send(pgconn)
+            answer = yield from fetch_many(pgconn)
+            if not answer or answer[-1].status != ExecStatus.COMMAND_OK:
+                pgconn.finish()
+                raise OperationalError("the server refused a ROLLBACK")
+            yield from fetch_many(pgconn)
+            self.left_at = None
+
+        def _behind_left(self, gen: Any) -> Generator[Any, Any, Any]:
+            try:
+                yield from self.read_left()
+                self.pgconn.exit_pipeline_mode()
+            except BaseException:
+                # Whatever is read next would be taken for the answer to something else.
+                if self.pgconn.status == ConnStatus.OK:
+                    self.pgconn.finish()
+                raise
+            return (yield from gen)
+
+    # It shows in the pool's log lines, which stay as they are in SQLAlchemy.
+    BoundedAsyncConnection.__name__ = BoundedAsyncConnection.__qualname__ = stock.__name__
+    BoundedAsyncConnection.__module__ = stock.__module__
+    return BoundedAsyncConnection

@@ -1,0 +1,398 @@
+"""The DBAPI-shaped connection SQLAlchemy's engine uses, over one psycopg connection.
+
+A transaction costs no round trip of its own where the network is what takes time: BEGIN rides with the first statement,
+and the ROLLBACK of a transaction that only read is not waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.dialects.postgresql.psycopg import AsyncAdapt_psycopg_connection
+
+from forebay._sqlalchemy.exchanging import another_for, checked, ping_bound_s, untouched
+from forebay._sqlalchemy.greenlets import await_, in_greenlet
+from forebay.dialects._adapter import socket_hung_up
+from forebay.dialects._asyncpg.reads import only_reads
+from forebay.dialects._psycopg.bounded import hang_up
+from forebay.dialects._psycopg.cursors import LostEarly, PsycopgCursor
+from forebay.dialects._psycopg.riding import Beginning, can_ride, may_ride
+
+if TYPE_CHECKING:
+    from forebay._sqlalchemy.pool_entry import Record
+
+__all__ = ["PsycopgConnection"]
+
+#: Seconds in which BEGIN is answered where waiting for it costs less than sending it together with its statement: that
+#: takes about 0.02 ms of processor time more. Loopback takes 0.05 to 0.1 ms, another machine 0.2 ms and more.
+_NEAR_S = 0.000_2
+
+#: Seconds in which the server must have answered a ROLLBACK that nobody waits for, or the connection counts as dead.
+_REPLY_S = 1.0
+
+_RESENDS = 2
+
+
+class PsycopgConnection(AsyncAdapt_psycopg_connection):
+    """One psycopg connection as SQLAlchemy's engine sees it.
+
+    Attributes:
+        begin_mode: ``"pipeline"``: BEGIN rides with its statement; ``"await"``: it is waited for; None: by the time it
+            took so far.
+        plain: The transaction under way was begun by us and has done nothing but read.
+        owes_ping: The pool left its pre-ping to the first BEGIN of this checkout, which has not come yet.
+        tuples_ok: libpq's status of a result with rows.
+    """
+
+    __slots__ = ("_fastest_s", "_handed_in", "_record", "_used_in", "begin_mode", "owes_ping", "plain", "tuples_ok")
+
+    def __init__(self, *args: Any) -> None:
+        from psycopg.pq import ExecStatus
+
+        super().__init__(*args)
+        self.begin_mode: str | None = None
+        self.plain = False
+        self.owes_ping = False
+        self.tuples_ok = ExecStatus.TUPLES_OK
+        self._fastest_s: float | None = None
+        self._record: Record | None = None
+        # The checkout in which it was used last, and the one in which the user got the psycopg connection itself.
+        self._used_in = 0
+        self._handed_in = 0
+
+    def cursor(self, name: Any = None, /, **kw: Any) -> Any:
+        """Return a cursor, or with ``name`` one of the server's; that must be in a greenlet."""
+        if name is None and not kw:
+            return PsycopgCursor(self)
+        # It begins by itself, and waits for the answer. Begun here, the connection is checked, too.
+        adapted = self.begun()
+        return AsyncAdapt_psycopg_connection.cursor(adapted, name, **kw)  # type: ignore[no-untyped-call]
+
+    def execute(self, operation: Any, parameters: Any = None, **kw: Any) -> Any:
+        """Run a statement on a new cursor and return that; must run in a greenlet."""
+        cursor = PsycopgCursor(self)
+        cursor.execute(operation, parameters, **kw)
+        return cursor
+
+    # -- transactions --------------------------------------------------------------------------------------------------
+
+    def begins_now(self) -> bool:
+        """Tell whether the next statement begins a transaction."""
+        connection: Any = self._connection
+        return not connection._autocommit and connection._pipeline is None and self.at_rest()
+
+    async def execute_on(self, cursor: Any, query: Any, params: Any, kw: dict[str, Any]) -> None:
+        """Run a statement on ``cursor``, behind the BEGIN it may need.
+
+        Raises:
+            LostEarly: The connection was lost before BEGIN was answered, in the first transaction of its checkout.
+            psycopg.Error: The server refused BEGIN or the statement, or is lost.
+
+        Cancellation: the connection needs to be brought to rest.
+        """
+        reads = isinstance(query, str) and only_reads(query)
+        if not self.begins_now():
+            self._note_use()
+            self.plain = self.plain and reads
+            await cursor.execute(query, params, **kw)
+            return
+        if kw:
+            await self._begin(Beginning.alone)
+            await cursor.execute(query, params, **kw)
+            return
+        self.plain = reads
+        kind: Any = type(cursor)
+        riding = self._rides() and may_ride(query) and can_ride(kind)
+        await self._begin(Beginning.riding if riding else Beginning.awaited, cursor, query, params)
+
+    def begun(self) -> PsycopgConnection:
+        """Begin a transaction if none is open, and wait for it; must run in a greenlet.
+
+        Returns:
+            The connection to go on with: this one, or the one that took its place because this one was lost.
+
+        Raises:
+            psycopg.Error: The server refused BEGIN, or is lost.
+        """
+        adapted = self if self.begins_now() else self.ready()
+        for attempt in range(_RESENDS + 1):
+            if not adapted.begins_now():
+                break
+            try:
+                await_(adapted._begin(Beginning.alone))
+            except LostEarly as lost:
+                if attempt == _RESENDS:
+                    raise lost.error from None
+                adapted = adapted.replaced(lost.error)
+        return adapted
+
+    def _rides(self) -> bool:
+        if self.begin_mode is not None:
+            return self.begin_mode == "pipeline"
+        return self._fastest_s is None or self._fastest_s > _NEAR_S
+
+    async def _begin(self, how: Any, *statement: Any) -> None:
+        connection: Any = self._connection
+        first = self._note_use()
+        bound_s = ping_bound_s(self._record) if first and self._record is not None else None
+        self.owes_ping = False
+        watch = None
+        if bound_s is not None:
+            watch = asyncio.get_running_loop().call_later(bound_s, self._give_up)
+        beginning = Beginning(connection, watch)
+        try:
+            async with connection.lock:
+                # A statement that rides reads the answer to a ROLLBACK before it by itself.
+                behind = {"behind_left": False} if how is Beginning.riding and hasattr(connection, "left_at") else {}
+                await connection.wait(how(beginning, *statement), **behind)
+        except BaseException as error:
+            unseen = self.plain and bound_s is not None
+            self.plain = False
+            early = isinstance(error, Exception) and first and connection.closed
+            if early and (unseen or not beginning.answered):
+                raise LostEarly(error) from error  # type: ignore[arg-type]  # an Exception
+            raise
+        finally:
+            if watch is not None:
+                watch.cancel()
+        took_s = beginning.took_s
+        if took_s is not None and (self._fastest_s is None or took_s < self._fastest_s):
+            self._fastest_s = took_s
+
+    def _give_up(self) -> None:
+        connection: Any = self._connection
+        if not connection.closed:
+            hang_up(connection.pgconn.socket)
+
+    def rollback(self) -> None:
+        """Roll back; with no transaction open that is nothing, and needs no greenlet."""
+        if not self.at_rest():
+            super().rollback()
+        self.plain = False
+
+    def commit(self) -> None:
+        """Commit; with no transaction open that is nothing, and needs no greenlet."""
+        if not self.at_rest():
+            super().commit()
+        self.plain = False
+
+    def at_rest(self) -> bool:
+        """Tell, without a query, whether no transaction is open, so that a rollback would do nothing."""
+        from psycopg.pq import ConnStatus, TransactionStatus
+
+        connection: Any = self._connection
+        if connection._tpc is not None:
+            return False
+        if self._has_left():
+            return bool(connection.pgconn.status == ConnStatus.OK)
+        return bool(connection.pgconn.transaction_status == TransactionStatus.IDLE)
+
+    def _has_left(self) -> bool:
+        return getattr(self._connection, "left_at", None) is not None
+
+    def may_leave(self) -> bool:
+        """Tell whether the transaction has only read, and :meth:`leave` can end it."""
+        from psycopg import capabilities
+        from psycopg.pq import TransactionStatus
+
+        connection: Any = self._connection
+        return (
+            self.plain
+            and hasattr(connection, "left_at")
+            and self._handed_in != self._checkout()
+            and connection.pgconn.transaction_status == TransactionStatus.INTRANS
+            and connection._pipeline is None
+            and not connection._num_transactions
+            and not connection.lock.locked()
+            and bool(capabilities.has_pipeline())
+        )
+
+    def leave(self) -> None:
+        """Roll back without waiting for the reply; what is sent next follows it on the wire.
+
+        Ask :meth:`may_leave` first.
+        """
+        connection: Any = self._connection
+        self.plain = False
+        connection.leave()
+
+    def tpc_begin(self, xid: Any) -> Any:
+        """Begin a two-phase transaction; must run in a greenlet."""
+        return AsyncAdapt_psycopg_connection.tpc_begin(self.ready(), xid)  # type: ignore[no-untyped-call]
+
+    # -- the driver's connection, in the hands of the user -------------------------------------------------------------
+
+    @property
+    def driver_connection(self) -> Any:
+        """The psycopg connection."""
+        return self.handed_out()
+
+    @property
+    def info(self) -> Any:
+        """psycopg's facts about the connection."""
+        self._settle()
+        connection: Any = self._connection
+        return connection.info
+
+    def run_async(self, fn: Any) -> Any:
+        """Await what ``fn`` makes of the psycopg connection; must run in a greenlet."""
+        return await_(fn(self.handed_out()))
+
+    def handed_out(self) -> Any:
+        """Return the psycopg connection for somebody who will use it directly."""
+        adapted = self.ready() if in_greenlet() else self
+        adapted.plain = False
+        adapted._note_use()
+        adapted._handed_in = adapted._checkout()
+        adapted._settle()
+        return adapted._connection
+
+    def _settle(self) -> None:
+        # Outside of a greenlet the answer is read in front of that to whatever the user sends.
+        if self._has_left() and in_greenlet():
+            connection: Any = self._connection
+            await_(connection.wait(_nothing()))
+
+    # -- liveness ------------------------------------------------------------------------------------------------------
+
+    def joined(self, record: Record) -> None:
+        """Take note of the place in the pool this connection has."""
+        self._record = record
+
+    def _checkout(self) -> int:
+        record = self._record
+        slot = record.slot if record is not None and record.dbapi_connection is self else None
+        return 0 if slot is None else int(slot.uses)
+
+    def _note_use(self) -> bool:
+        """Take note that the connection is used; return whether that is the first time in a checkout of the pool."""
+        record = self._record
+        now = untouched(record, self) if record is not None else 0
+        first = now > 0 and now != self._used_in
+        self._used_in = now
+        return first
+
+    def vouches(self) -> bool:
+        """Tell whether the first BEGIN of a checkout is as good as a ping: the server is lost if it is not answered."""
+        connection: Any = self._connection
+        return not connection._autocommit
+
+    def ready(self) -> PsycopgConnection:
+        """Do the ping that was left to a BEGIN, if none is going to be sent; must run in a greenlet then.
+
+        Returns:
+            The connection to go on with: this one, or the one that took its place.
+
+        Raises:
+            BaseException: No other connection could be had.
+        """
+        if not self.owes_ping:
+            return self
+        return self.pay_ping()
+
+    def pay_ping(self) -> PsycopgConnection:
+        """Do the ping that was left to BEGIN; must run in a greenlet.
+
+        Returns:
+            The connection to go on with: this one, or the one that took its place.
+
+        Raises:
+            BaseException: No other connection could be had.
+        """
+        self.owes_ping = False
+        return self._settings_for(checked(self._record)) if self._record is not None else self
+
+    def replaced(self, error: Exception) -> PsycopgConnection:
+        """Return another connection for the same checkout, this one being lost; must run in a greenlet.
+
+        Raises:
+            BaseException: No other connection could be had.
+        """
+        assert self._record is not None
+        return self._settings_for(another_for(self._record, error))
+
+    def _settings_for(self, other: PsycopgConnection) -> PsycopgConnection:
+        if other is not self:
+            ours: Any = self._connection
+            theirs: Any = other._connection
+            for name in ("autocommit", "isolation_level", "read_only", "deferrable"):
+                if getattr(theirs, name) != getattr(ours, name):
+                    await_(getattr(theirs, f"set_{name}")(getattr(ours, name)))
+            other.owes_ping = False
+        return other
+
+    def peer_closed(self) -> bool:
+        """Tell, without a query, whether the connection is known to be dead."""
+        connection: Any = self._connection
+        return connection.closed or socket_hung_up(connection.pgconn.socket) or self._overdue()
+
+    def _overdue(self) -> bool:
+        connection: Any = self._connection
+        if not self._has_left() or asyncio.get_running_loop().time() - connection.left_at <= _REPLY_S:
+            return False
+        from psycopg import Error
+
+        try:
+            connection.pgconn.consume_input()
+        except Error:
+            return True
+        return bool(connection.pgconn.is_busy())
+
+    def abort(self) -> None:
+        """Drop the socket at once; who waits for an answer gets an error."""
+        from psycopg.pq import ConnStatus, TransactionStatus
+
+        connection: Any = self._connection
+        pgconn = connection.pgconn
+        waited_for = connection.lock.locked() or not self._has_left()
+        if pgconn.status == ConnStatus.OK and pgconn.transaction_status == TransactionStatus.ACTIVE and waited_for:
+            # Somebody may wait for this very descriptor in the event loop, which would not notice its end.
+            hang_up(pgconn.socket)
+        else:
+            connection._closed = True
+            pgconn.finish()
+
+    def terminate(self) -> None:
+        """Drop the connection without waiting for the server; the pool closes politely where there is time for it."""
+        self.abort()
+        connection: Any = self._connection
+        connection._closed = True
+        connection.pgconn.finish()
+
+    def come_clean(self) -> None:
+        """Bring the connection to rest after an operation that was cut off; must run in a greenlet.
+
+        Raises:
+            Exception: It does not come clean; it must be dropped.
+        """
+        await_(self._come_clean())
+
+    async def _come_clean(self) -> None:
+        from psycopg.rows import tuple_row
+
+        # psycopg has asked the server to cancel, and read the cancelled query's answer, before it let the caller go.
+        connection: Any = self._connection
+        self.plain = False
+        cursor = connection.cursor(row_factory=tuple_row)
+        ask = "SELECT pg_catalog.pg_backend_pid()"
+        if self.at_rest():
+            await cursor.execute(ask)
+            row = await cursor.fetchone()
+            await connection.rollback()
+        else:
+            # Both at once, so one round trip: whoever waits for this connection should not be overtaken by a new
+            # connect.
+            await cursor.execute(f"ROLLBACK; {ask}", prepare=False)
+            cursor.nextset()
+            row = await cursor.fetchone()
+        # Behind a pooler a cancel request may still be on its way to whichever query runs next on that server
+        # connection.
+        if row is None or row[0] != connection.info.backend_pid or not self.at_rest():
+            raise ConnectionError("a pooler stands in between, so a cancelled query cannot be told from the next one")
+
+
+def _nothing() -> Generator[Any, Any, None]:
+    """A generator of psycopg's kind that does nothing, behind what has to be done first."""
+    yield from ()

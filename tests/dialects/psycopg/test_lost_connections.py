@@ -1,0 +1,220 @@
+"""A connection that is lost before its transaction has begun costs the caller nothing; one lost later does."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+from typing import Any
+
+import pytest
+from sqlalchemy import event, exc, text
+
+from forebay import AsyncEngine, AsyncSession, create_async_engine
+from forebay.testing.proxy import Proxy
+from forebay.testing.servers.postgres import PostgresServer
+
+PID = text("SELECT pg_backend_pid()")
+
+
+async def killed_idle(engine: AsyncEngine, postgres: PostgresServer) -> int:
+    """Have one idle connection in the pool whose session has just been ended by the server; return its process id."""
+    async with engine.connect() as connection:
+        pid = (await connection.execute(PID)).scalar_one()
+    # Twice, so that the statement is prepared and the ROLLBACK answered.
+    async with engine.connect() as connection:
+        await connection.execute(PID)
+    assert postgres.kill_backend(pid)
+    return int(pid)
+
+
+async def pid_of(driver: Any) -> int:
+    """Ask a psycopg connection for the process id of its session."""
+    cursor = await driver.execute("SELECT pg_backend_pid()")
+    return int((await cursor.fetchone())[0])
+
+
+def blind(engine: AsyncEngine) -> None:
+    """Keep the pool from noticing a closed socket at the checkout, so that BEGIN meets it."""
+    pool = engine.sync_engine.pool
+    pool.is_dead = lambda entry: False  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("pre_ping", [False, True])
+@pytest.mark.parametrize(
+    "statement", ["SELECT pg_backend_pid()", "UPDATE lost SET n = n + 1 RETURNING pg_backend_pid()"]
+)
+async def test_the_first_statement_of_a_dead_connection_is_sent_again(
+    postgres: PostgresServer, pre_ping: bool, statement: str, mode: str
+) -> None:
+    """Goal: nobody sees a connection that died idle. Method: kill it behind the pool's back; the events tell of it."""
+    postgres.query("DROP TABLE IF EXISTS lost; CREATE TABLE lost (n int); INSERT INTO lost VALUES (0)")
+    engine = create_async_engine(postgres.url("psycopg"), psycopg_begin=mode, pool_pre_ping=pre_ping)
+    seen: list[str] = []
+    for name in ("connect", "invalidate", "close", "checkin"):
+        event.listen(engine.sync_engine.pool, name, lambda *_, name=name: seen.append(name))
+    blind(engine)
+    old = await killed_idle(engine, postgres)
+    seen.clear()
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="REPEATABLE READ")
+        new = (await connection.execute(text(statement))).scalar_one()
+        assert new != old
+        raw = await connection.get_raw_connection()
+        assert await pid_of(raw.driver_connection) == new
+        assert (await connection.execute(text("SHOW transaction_isolation"))).scalar_one() == "repeatable read"
+        await connection.commit()
+    assert seen == ["invalidate", "close", "connect", "checkin"]
+    async with engine.connect() as connection:
+        assert (await connection.execute(text("SHOW transaction_isolation"))).scalar_one() == "read committed"
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    await engine.dispose()
+    assert postgres.query("SELECT n FROM lost") == [(1 if "UPDATE" in statement else 0,)]
+    postgres.query("DROP TABLE lost")
+
+
+async def test_a_connection_lost_in_mid_transaction_is_the_callers_to_know(postgres: PostgresServer, mode: str) -> None:
+    """Goal: what was done before is never silently missing. Method: kill after the first statement."""
+    engine = create_async_engine(postgres.url("psycopg"), psycopg_begin=mode, pool_pre_ping=True)
+    async with engine.connect() as connection:
+        pid = (await connection.execute(PID)).scalar_one()
+        postgres.kill_backend(pid)
+        with pytest.raises(exc.DBAPIError) as caught:
+            await connection.execute(PID)
+        assert caught.value.connection_invalidated
+    await engine.dispose()
+
+
+async def test_a_second_transaction_of_the_same_checkout_is_not_moved(postgres: PostgresServer, mode: str) -> None:
+    """Goal: what the user set up in the session is never silently missing. Method: kill between two transactions."""
+    engine = create_async_engine(postgres.url("psycopg"), psycopg_begin=mode, pool_pre_ping=True)
+    async with engine.connect() as connection:
+        pid = (await connection.execute(text("SELECT pg_backend_pid(), set_config('search_path', 'x', false)"))).all()[
+            0
+        ][0]
+        await connection.commit()
+        postgres.kill_backend(pid)
+        with pytest.raises(exc.DBAPIError):
+            await connection.execute(PID)
+    await engine.dispose()
+
+
+async def test_nothing_is_sent_twice_in_autocommit_and_a_ping_finds_the_dead(
+    postgres: PostgresServer, mode: str
+) -> None:
+    """Goal: where no BEGIN tells, a real ping does. Method: AUTOCOMMIT per engine and per connection, and raw."""
+    for options in ({"isolation_level": "AUTOCOMMIT"}, {}):
+        engine = create_async_engine(postgres.url("psycopg"), psycopg_begin=mode, pool_pre_ping=True, **options)
+        blind(engine)
+        old = await killed_idle(engine, postgres)
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            assert (await connection.execute(PID)).scalar_one() != old
+        await engine.dispose()
+    engine = create_async_engine(postgres.url("psycopg"), psycopg_begin=mode, pool_pre_ping=True)
+    blind(engine)
+    old = await killed_idle(engine, postgres)
+    raw = await engine.raw_connection()
+    assert await pid_of(raw.driver_connection) != old
+    raw.close()
+    old = await killed_idle(engine, postgres)
+    async with engine.connect() as connection:
+        raw = await connection.get_raw_connection()
+        assert await pid_of(raw.driver_connection) != old
+    await engine.dispose()
+
+
+async def test_a_server_that_cannot_be_reached_again_is_said_at_once(
+    private_postgres: PostgresServer, mode: str
+) -> None:
+    """Goal: the error is that of the connect, and the books are right. Method: stop the server, use, start it."""
+    engine = create_async_engine(
+        private_postgres.url("psycopg"), psycopg_begin=mode, pool_pre_ping=True, pool_timeout=5
+    )
+    blind(engine)
+    await killed_idle(engine, private_postgres)
+    private_postgres.stop("immediate")
+    with pytest.raises((OSError, exc.DBAPIError)):
+        async with engine.connect() as connection:
+            await connection.execute(PID)
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    async with AsyncSession(engine) as session:
+        with pytest.raises((OSError, exc.DBAPIError, exc.TimeoutError)):
+            await session.execute(PID)
+    private_postgres.start()
+    async with engine.connect() as connection:
+        assert (await connection.execute(PID)).scalar_one()
+    assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    await engine.dispose()
+
+
+async def test_a_silent_server_is_given_up_after_the_ping_bound_with_pre_ping_only(
+    postgres: PostgresServer, mode: str
+) -> None:
+    """Goal: late is lost, where the user asked for it. Method: a proxy that stalls for a while."""
+    async with Proxy(postgres.host, postgres.port) as proxy:
+        engine = create_async_engine(
+            postgres.url("psycopg", via=proxy), psycopg_begin=mode, pool_pre_ping=True, pool_ping_timeout=0.2
+        )
+        async with engine.connect() as connection:
+            old = (await connection.execute(PID)).scalar_one()
+        proxy.stall()
+        # The connection that takes the place of the late one is answered then.
+        asyncio.get_running_loop().call_later(0.4, proxy.unstall)
+        started = time.perf_counter()
+        async with engine.connect() as connection:
+            assert (await connection.execute(PID)).scalar_one() != old
+        assert 0.2 <= time.perf_counter() - started < 2
+        # Slow is not late: BEGIN's answer does not wait for the statement's.
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT pg_sleep(0.5)"))
+        await engine.dispose()
+
+
+async def test_connections_killed_at_random_under_read_load_are_noticed_by_nobody(
+    postgres: PostgresServer, mode: str
+) -> None:
+    """Goal: with pre-ping, readers never see a dead connection. Method: kill 60 at random moments under load."""
+    engine = create_async_engine(
+        postgres.url("psycopg"),
+        psycopg_begin=mode,
+        pool_pre_ping=True,
+        pool_size=6,
+        max_overflow=0,
+        connect_args={"application_name": "killed"},
+    )
+    killed, reads, over = 0, 0, asyncio.Event()
+
+    async def read() -> None:
+        nonlocal reads
+        for n in itertools.count():
+            if over.is_set():
+                return
+            if n % 2:
+                async with engine.connect() as connection:
+                    assert (await connection.execute(text("SELECT :n + 1"), {"n": n})).scalar_one() == n + 1
+            else:
+                async with AsyncSession(engine) as session:
+                    assert (await session.execute(text("SELECT :n + 1"), {"n": n})).scalar_one() == n + 1
+            reads += 1
+
+    async def kill() -> None:
+        nonlocal killed
+        random_ = random.Random(7)
+        try:
+            while killed < 60:
+                await asyncio.sleep(random_.uniform(0.001, 0.02))
+                sessions = await asyncio.to_thread(postgres.sessions, "killed")
+                if sessions:
+                    killed += await asyncio.to_thread(postgres.kill_backend, random_.choice(sessions)["pid"])
+        finally:
+            over.set()
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        for _ in range(12):
+            group.create_task(read())
+        group.create_task(kill())
+    assert killed == 60
+    assert reads > 60
+    await engine.dispose()
