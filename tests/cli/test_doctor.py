@@ -332,6 +332,14 @@ def test_a_healthy_sqlite_file(doctor: Doctor, app: Callable[..., str], tmp_path
     assert report.check("tls")["status"] == "skipped"
 
 
+def test_sqlite_in_memory_is_healthy(doctor: Doctor) -> None:
+    """Goal: the first URL of the documentation works. Method: with an async driver and without."""
+    for url in ("sqlite+aiosqlite://", "sqlite://"):
+        report = doctor(url, "--json", "--strict")
+        assert report.found == {}
+        assert report.check("reachable")["status"] == "ok"
+
+
 def test_the_report_is_one_line_per_check_with_the_remedy_beneath(doctor: Doctor, postgres: PostgresServer) -> None:
     """Goal: readable. Method: the lines of a run with findings; warnings fail with --strict only."""
     report = doctor(postgres.url("asyncpg"))

@@ -99,6 +99,19 @@ async def test_a_server_that_is_not_there(unused_port: int, driver: str) -> None
         assert SECRET not in "".join(traceback.format_exception(error))
 
 
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_a_refused_login(postgres_tls: PostgresServer, driver: str) -> None:
+    """Goal: a note whatever class SQLAlchemy gives the error, and no password. Method: a wrong one."""
+    url = postgres_tls.url(driver).replace("p%40ss%2Fword", SECRET)
+    engine = create_async_engine(url)
+    with pytest.raises(Exception, match="password authentication failed") as caught:
+        async with engine.connect():
+            pass
+    await engine.dispose()
+    assert notes(caught.value) == expected("authentication-failed")
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
 async def test_a_session_in_need_of_a_rollback(aiosqlite_url: str) -> None:
     """Goal: errors of the ORM get theirs where they leave the session. Method: go on after a failed flush."""
     engine = create_async_engine(aiosqlite_url)

@@ -73,8 +73,10 @@ def refusal_error(pool: AsyncAdaptedQueuePool, refused: Refuse, waited_s: float)
     """Make the exception for a caller that got no connection."""
     if refused.reason is RefuseReason.CONNECT_FAILED and isinstance(refused.error, BaseException):
         failure = fresh_copy(refused.error)
-        # A driver's error is wrapped by SQLAlchemy, which puts the note on the outside. What the network says is not.
-        return hinted(failure) if isinstance(failure, (OSError, TypeError)) else failure
+        # An error of the DBAPI's is wrapped by SQLAlchemy, and the note put on the outside. What the network says is no
+        # such error, nor, on SQLAlchemy 2.0, what asyncpg says while it connects.
+        wrapped = getattr(getattr(pool._dialect, "loaded_dbapi", None), "Error", ())
+        return failure if isinstance(failure, wrapped) else hinted(failure)
     if refused.reason is RefuseReason.CLOSED:
         return PoolDisposedError(
             "The connection pool was disposed of while this call waited for a connection "

@@ -66,7 +66,8 @@ class AsyncConnection(_stock.AsyncConnection):
 
         Cancellation: takes effect once the connection is given back.
         """
-        hinted_on_leaving(value)
+        if value is not None:
+            hinted_on_leaving(value)
         if not give_back_now(self._proxied, calm=type_ is None):
             await leaving([self._proxied], lambda: greenlet_spawn(close_surely, self._proxied))
 

@@ -58,7 +58,8 @@ class AsyncSession(_stock.AsyncSession):
 
         Cancellation: takes effect once the session is closed.
         """
-        hinted_on_leaving(value)
+        if value is not None:
+            hinted_on_leaving(value)
         sync_session = self.sync_session
         if is_unused(sync_session):
             sync_session.close()

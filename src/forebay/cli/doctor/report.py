@@ -58,7 +58,9 @@ def draw(console: Console, label: str, results: Results, scrub: Callable[[str], 
             indent = " " * (width + 10)
             console.print(Text(f"{indent}-> {scrub(hint)}\n{indent}   {check.page}"), soft_wrap=True)
     count = {status: sum(finding.status is status for _, finding in results) for status in Status}
-    console.print(
-        f"{count[Status.PROBLEM]} problems, {count[Status.WARNING]} warnings, {count[Status.OK]} ok, "
-        f"{count[Status.SKIPPED]} skipped"
-    )
+    bad = f"{_number(count[Status.PROBLEM], 'problem')}, {_number(count[Status.WARNING], 'warning')}"
+    console.print(f"{bad}, {count[Status.OK]} ok, {count[Status.SKIPPED]} skipped")
+
+
+def _number(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"

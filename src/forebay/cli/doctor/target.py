@@ -39,7 +39,8 @@ def subject_of(target: str, *, timeout_s: float) -> Subject:
     try:
         database = any_database(target)
         # The options of an engine nobody has given any: the pool's defaults are what is multiplied out.
-        engine = open_engine(database, pool_timeout=timeout_s)
+        # In memory there is no pool to speak of, and none that takes a timeout.
+        engine = open_engine(database, **({} if database.in_memory else {"pool_timeout": timeout_s}))
     except CliError as error:
         return Subject("the URL", problem=str(error))
     return Subject(database.label, database=database, engine=engine)
