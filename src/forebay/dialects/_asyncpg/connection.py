@@ -234,7 +234,8 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     def tell_the_truth(self) -> None:
         """Make asyncpg believe what is true of the transaction."""
         rider = self._rider
-        if rider is not None and not rider.told:
+        # While BEGIN waits for a write to ride on, asyncpg's last word from the server is true, and out of date.
+        if rider is not None and (rider.begin_is_held or not rider.told):
             rider.tell(in_transaction=self._transaction is not None)
 
     # -- liveness ------------------------------------------------------------------------------------------------------
