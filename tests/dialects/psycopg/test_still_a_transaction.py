@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import exc, text
 from sqlalchemy.ext.asyncio import create_async_engine as stock_create
 
-from forebay import AsyncEngine, AsyncSession
+from forebay import AsyncEngine, AsyncSession, create_async_engine
 from forebay.testing.servers.postgres import PostgresServer
 
 INSERT = text("INSERT INTO ridden VALUES (:n)")
@@ -266,3 +266,26 @@ async def played(engine: Any, script: list[str]) -> list[Any]:
             seen.append((type(error).__name__, getattr(getattr(error, "orig", None), "sqlstate", None)))
     await connection.close()
     return seen
+
+
+@pytest.mark.parametrize("pooler", ["pgbouncer", "pgbouncer_session"])
+async def test_behind_a_pooler_every_task_gets_its_own_answers(
+    request: pytest.FixtureRequest, mode: str, pooler: str
+) -> None:
+    """Goal: groups and left ROLLBACKs pass a pooler. Method: 8 tasks in both of its modes."""
+    server = request.getfixturevalue(pooler)
+    engine = create_async_engine(
+        server.url("psycopg"), psycopg_begin=mode, pool_pre_ping=True, connect_args={"prepare_threshold": None}
+    )
+
+    async def work(task: int) -> None:
+        for n in range(25):
+            async with engine.connect() as connection:
+                assert await connection.scalar(text("SELECT :n + 0"), {"n": task * 100 + n}) == task * 100 + n
+            async with engine.connect() as connection:
+                await connection.execute(text("SELECT set_config('my.task', :task, true)"), {"task": str(task)})
+                assert await connection.scalar(text("SELECT current_setting('my.task')")) == str(task)
+                await connection.commit()
+
+    await asyncio.gather(*(work(task) for task in range(8)))
+    await engine.dispose()
