@@ -383,7 +383,10 @@ class Shell:
         slot.payload = self._host.entry_for(self, slot)
         caller = effect.waiter.owner if effect.waiter is not None else None
         context = caller.context if isinstance(caller, _Caller) else None
-        self._opening[slot] = self._spawn(self._open(slot), context.copy() if context is not None else None)
+        # A connect that nobody waits for sees no caller's context, rather than that of whoever happened to make room.
+        self._opening[slot] = self._spawn(
+            self._open(slot), context.copy() if context is not None else contextvars.Context()
+        )
 
     async def _open(self, slot: Slot) -> None:
         entry = slot.payload

@@ -73,6 +73,20 @@ def test_a_connect_begun_by_somebody_elses_return_sees_the_context_of_who_waits(
     run_virtual(scenario())
 
 
+def test_a_connect_that_nobody_waits_for_sees_no_callers_context() -> None:
+    """What was seen: connections kept in reserve were opened with the token of whichever tenant came first."""
+
+    async def scenario() -> None:
+        async with World(pool_size=3, pool_min_idle=2) as world:
+            seen = _listen(world)
+            await asyncio.create_task(_use_as(world, "one", 1))
+            await asyncio.sleep(1)
+            assert sorted(seen) == ["nobody", "nobody", "one"]
+            await world.check()
+
+    run_virtual(scenario())
+
+
 def test_a_connect_leaves_the_callers_context_as_it_was() -> None:
     """Goal: what a listener sets stays in the connect. Method: a listener that sets the variable."""
 
