@@ -8,7 +8,6 @@ connected or taken from the idle ones; the checkout goes on with it.
 
 from __future__ import annotations
 
-import weakref
 from typing import Any, cast
 
 from forebay._sqlalchemy.leaks import LeakWatch
@@ -47,7 +46,7 @@ def another_for(record: Record, error: BaseException) -> Any:
     Cancellation: the checkout is given up.
     """
     proxied = _holder(record)
-    pool, shell, slot = record.pool, record.shell, record.slot
+    pool, shell = record.pool, record.shell
     pool.logger.info(
         "Connection %r was lost before its first transaction had begun; going on with another one (reason: %r)",
         record.dbapi_connection,
@@ -55,24 +54,12 @@ def another_for(record: Record, error: BaseException) -> Any:
     )
     left_to_do, held_by = tuple(record.finalize_callback), record.holder
     try:
-        record.drop(error)
-        # From here on the emptied record belongs to the next connect, which need not be ours.
-        record.slot = record.fairy_ref = record.holder = None
-        pool._park(record)
-        replacement = pool._wait_for(shell, slot, pool._patience_s)
+        replacement = pool.exchange(proxied, error, pool._patience_s)
     except BaseException as failure:
-        proxied._let_go()
-        record.fairy_ref = record.holder = None
-        pool._connection_dropped(record)  # where a listener raised before the pool had been told
-        if pool.dispatch.checkin:
-            pool.dispatch.checkin(None, record)
         raise failure from error
     replacement.fresh = False
     replacement.finalize_callback.extend(left_to_do)
     replacement.holder = held_by
-    replacement.fairy_ref = weakref.ref(proxied)
-    proxied._connection_record = replacement
-    proxied.dbapi_connection = replacement.dbapi_connection
     if pool._leak_after_s is not None:
         replacement.leak_watch = LeakWatch(pool, shell.loop, pool._leak_after_s, replacement)
     return replacement.dbapi_connection

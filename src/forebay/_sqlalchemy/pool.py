@@ -286,30 +286,8 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
                     else f"individual connection {proxied.dbapi_connection}"
                 )
                 self.logger.info("Disconnection detected on checkout, invalidating %s (reason: %r)", which, error)
-                slot = record.slot
-                try:
-                    record.drop(error)
-                    if error.invalidate_pool:
-                        self._invalidate(proxied, error, _checkin=False)
-                    record.slot = None
-                    self._park(record)
-                    left = max(deadline - shell.now(), 0.001) if deadline else self._patience_s
-                    replacement = self._wait_for(shell, slot, left if self._patience_s else 0)
-                except BaseException:
-                    proxied._let_go()
-                    record.fairy_ref = None
-                    self._connection_dropped(record)  # where a listener raised before the pool had been told
-                    if record.slot is None:
-                        self._park(record)
-                    if self.dispatch.checkin:
-                        self.dispatch.checkin(None, record)
-                    raise
-                if replacement is not record:
-                    record.fairy_ref = None
-                record = replacement
-                proxied._connection_record = record
-                proxied.dbapi_connection = record.dbapi_connection
-                record.fairy_ref = weakref.ref(proxied)
+                left = max(deadline - shell.now(), 0.001) if deadline else self._patience_s
+                record = self.exchange(proxied, error, left if self._patience_s else 0, sweep=error.invalidate_pool)
             except BaseException as error:
                 proxied._let_go()
                 record._checkin_failed(error)
@@ -317,6 +295,49 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         self.logger.info("Reconnection attempts exhausted on checkout")
         proxied.invalidate()
         raise exc.InvalidRequestError("This connection is closed")
+
+    def exchange(
+        self, proxied: ProxiedConnection, error: BaseException, timeout_s: float, *, sweep: bool = False
+    ) -> Record:
+        """Drop the connection of a checkout and return the record of another one; the caller keeps its turn.
+
+        Args:
+            proxied: The checkout.
+            error: Why its connection is dropped.
+            timeout_s: Longest wait for the other one, in seconds; 0 as for ``pool_timeout``.
+            sweep: Whether every connection as old is to go too.
+
+        Raises:
+            BaseException: What the wait ended with, or a listener raised. The checkout has ended then.
+        """
+        record = cast(Record, proxied._connection_record)
+        slot, shell = record.slot, record.shell
+        try:
+            record.drop(error)
+            if sweep:
+                self._invalidate(proxied, error, _checkin=False)
+        except BaseException:
+            # A listener. The connection is closed all the same, and nobody waits for another one.
+            proxied._let_go()
+            record.invalidate(error)
+            self._connection_dropped(record)
+            record.checkin()
+            raise
+        # From here on the emptied record belongs to the next connect, which need not be ours.
+        record.leave_slot()
+        record.fairy_ref = record.holder = None
+        self._park(record)
+        try:
+            replacement = self._wait_for(shell, slot, timeout_s)
+        except BaseException:
+            proxied._let_go()
+            if self.dispatch.checkin:
+                self.dispatch.checkin(None, record)
+            raise
+        replacement.fairy_ref = weakref.ref(proxied)
+        proxied._connection_record = replacement
+        proxied.dbapi_connection = replacement.dbapi_connection
+        return replacement
 
     def _is_alive(self, shell: Shell, proxied: ProxiedConnection, fresh: bool) -> bool:
         connection: Any = proxied.dbapi_connection
@@ -424,7 +445,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
             return
         if record.dbapi_connection is None:
             # Detached: the connection goes on living, outside of the pool.
-            record.slot = None
+            record.leave_slot()
             shell.detached(slot)
             self._park(record)
         elif record._soft_invalidate_time > record.starttime:
@@ -435,7 +456,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
     def _connection_dropped(self, record: Record) -> None:
         slot, shell = record.slot, record.shell
         if slot is not None and shell is not None:
-            record.slot = None
+            record.leave_slot()
             shell.invalidated(slot)
 
     def _invalidate(
@@ -581,16 +602,18 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
             # A listener of ``close``. SQLAlchemy logs what the closing itself raises.
             self.logger.error("Exception during the closing of a connection", exc_info=True)
 
-    def abort(self, entry: Record) -> None:
-        """Drop the connection at once; never raises."""
-        if entry.dbapi_connection is not None:
+    def abort(self, entry: Record | None) -> None:
+        """Drop the connection at once; never raises. None: its record has parted from it, so it is dropped already."""
+        if entry is not None and entry.dbapi_connection is not None:
             try:
                 entry.close(terminate=True)
             except Exception:
                 self.logger.error("Exception during the closing of a connection", exc_info=True)
 
-    def gone(self, entry: Record) -> None:
-        """Keep the emptied record for the next connect."""
+    def gone(self, entry: Record | None) -> None:
+        """Keep the emptied record for the next connect, unless it has parted from the slot before."""
+        if entry is None:
+            return
         if entry.fairy_ref is None:
             self._park(entry)
         else:
@@ -752,7 +775,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
             (shell.now() - slot.lent_at, slot.payload)
             for shell in self._live()
             for slot in shell.core.slots
-            if slot.owner is not None
+            if slot.owner is not None and slot.payload is not None
         ]
         lent.sort(key=lambda held: -held[0])
         return [described(seconds, record.holder) for seconds, record in lent[:most]]

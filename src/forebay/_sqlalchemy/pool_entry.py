@@ -163,6 +163,12 @@ class Record(ConnectionPoolEntry):
             self.connect()
         return self.dbapi_connection
 
+    def leave_slot(self) -> None:
+        """Part from the core's slot: what becomes of that is no concern of this record, which may get another one."""
+        if self.slot is not None:
+            self.slot.payload = None
+            self.slot = None
+
     # -- its life ----------------------------------------------------------------------------------------------------
 
     def connect(self) -> None:
