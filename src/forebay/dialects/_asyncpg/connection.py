@@ -286,11 +286,14 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
 
     async def _async_ping(self) -> None:
         connection: Any = self._connection
-        if self.isolation_level == "autocommit":
-            await connection.fetchrow(";")  # SQLAlchemy's way
-        else:
-            # A simple query: one round trip, and nothing a pooler in transaction mode could come between.
-            await connection.execute("SELECT 1")
+        if self._transaction is not None or self.isolation_level == "autocommit":
+            await connection.fetchrow(";")
+            return
+        # Two simple queries: nothing a pooler in transaction mode could come between.
+        self.tell_the_truth()
+        transaction = connection.transaction()
+        await transaction.start()
+        await transaction.rollback()
 
     def peer_closed(self) -> bool:
         """Tell, without a query, whether the connection is known to be dead."""
