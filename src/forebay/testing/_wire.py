@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import socket
 import struct
@@ -118,7 +119,9 @@ class _Pipe:
         if mark is _Mark.RESET:
             abort(target, rst=True)
         elif not target.is_closing():
-            target.write_eof()
+            # A peer that has closed hard has no use for the end of the stream; its own end is on its way.
+            with contextlib.suppress(OSError):
+                target.write_eof()
         self.ended = True
         self._on_end()
 
