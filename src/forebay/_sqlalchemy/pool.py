@@ -554,7 +554,10 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
 
     def entry_for(self, shell: Shell, slot: Slot) -> Record:
         """Return the record a new connection will live in: an emptied one if there is one."""
-        record = self._parked.pop() if self._parked else Record(self)
+        try:
+            record = self._parked.pop()
+        except IndexError:  # asked for and not looked at before: another loop's thread may be quicker
+            record = Record(self)
         record.shell, record.slot = shell, slot
         return record
 

@@ -14,6 +14,7 @@ import contextlib
 import contextvars
 import random
 import time
+import traceback
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, Protocol
@@ -397,6 +398,7 @@ class Shell:
         except BaseException as error:
             # Also when cancelled, by the core or by a loop that shuts down: the slot must not stay behind.
             del self._opening[slot]
+            _let_go(error)
             token = error
             if isinstance(error, asyncio.CancelledError):
                 token = ConnectionAbortedError(
@@ -544,6 +546,19 @@ def _wake(waiter: Waiter, outcome: Slot | Refuse) -> None:
     # Cancelled in this very moment: its own handler gives a granted slot back.
     if not caller.future.done():
         caller.future.set_result(outcome)
+
+
+def _let_go(error: BaseException) -> None:
+    """Free what the frames an error came through hold: the driver's half-open connection among it.
+
+    The error may live long, in a caller's log or as the pool's last failure, or in a cycle until the collector comes.
+    """
+    seen: BaseException | None = error
+    for _ in range(20):  # whoever chains errors in a circle shall not hang us
+        if seen is None:
+            break
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__cause__ or seen.__context__
 
 
 def _time_slept() -> float:
