@@ -155,4 +155,5 @@ class Traffic:
                 error = "out of patience" if type(raised) is TimeoutError else cause_of(raised)
             self._calls.append((began, time.perf_counter(), error))
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(self._pause_s)
+                # Who was refused comes back a little later, as a client does.
+                await asyncio.sleep(self._pause_s if error is None else max(self._pause_s, 0.1))
