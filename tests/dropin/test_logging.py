@@ -130,7 +130,10 @@ async def test_a_first_connection_logs_the_one_statement_it_asks(records: list[L
         "select current_schema()",
         "show standard_conforming_strings",
     ]
-    assert asked["ours"] == ["SELECT pg_catalog.current_schema(), pg_catalog.current_setting('transaction_isolation')"]
+    assert asked["ours"] == [
+        "SELECT pg_catalog.current_schema(), pg_catalog.current_setting('transaction_isolation'), "
+        "pg_catalog.pg_backend_pid()"
+    ]
 
 
 @ALL_DRIVERS

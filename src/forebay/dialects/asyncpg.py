@@ -66,6 +66,9 @@ class AsyncpgDialect(PooledDialect, PGDialect_asyncpg):
     #: The extra that brings the driver: ``pip install "forebay[asyncpg]"``.
     extra = "asyncpg"
 
+    #: The first connection reached the server itself: no pooler stands in between, as far as that can be told.
+    talks_to_server = False
+
     _isolation_at_start: str | None = None
 
     def initialize(self, connection: Any) -> None:
@@ -84,9 +87,12 @@ class AsyncpgDialect(PooledDialect, PGDialect_asyncpg):
         return tuple(int(number) for number in found.groups() if number is not None)
 
     def _get_default_schema_name(self, connection: Any) -> Any:
-        schema, self._isolation_at_start = connection.exec_driver_sql(
-            "SELECT pg_catalog.current_schema(), pg_catalog.current_setting('transaction_isolation')"
+        schema, self._isolation_at_start, pid = connection.exec_driver_sql(
+            "SELECT pg_catalog.current_schema(), pg_catalog.current_setting('transaction_isolation'),"
+            " pg_catalog.pg_backend_pid()"
         ).one()
+        driver = getattr(connection.connection.dbapi_connection, "_connection", None)
+        self.talks_to_server = driver is not None and driver.get_server_pid() == pid
         return schema
 
     def get_default_isolation_level(self, dbapi_conn: Any) -> Any:

@@ -27,6 +27,7 @@ __all__ = ["AsyncpgConnection"]
 
 #: Seconds in which the server must have answered a ROLLBACK that nobody waits for, or the connection counts as dead.
 _REPLY_S = 1.0
+_PID_MAX = 4_194_304
 _TERMINATE = b"X\x00\x00\x00\x04"
 
 
@@ -39,14 +40,26 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         owes_ping: The pool left its pre-ping to the first BEGIN of this checkout, which has not come yet.
     """
 
-    __slots__ = ("_first", "_names", "_record", "_rider", "_used_in", "owes_ping", "plain", "retry_stale_plans")
+    __slots__ = (
+        "_first",
+        "_keeps_statements",
+        "_names",
+        "_record",
+        "_rider",
+        "_used_in",
+        "owes_ping",
+        "plain",
+        "retry_stale_plans",
+    )
 
     def __init__(self, dbapi: Any, connection: Any, *, retry_stale_plans: bool = True, **options: Any) -> None:
         super().__init__(dbapi, connection, **options)  # type: ignore[no-untyped-call]
         self.retry_stale_plans = retry_stale_plans
         named_by_user = options.get("prepared_statement_name_func") is not None
         # Without asyncpg's own cache there are to be no names: the user works behind a pooler.
-        self._names = StatementNames() if not named_by_user and _keeps_statements(connection) else None
+        # A connection of another make, from the user's own creator, gets the names SQLAlchemy gives.
+        self._keeps_statements = bool(getattr(connection, "_stmt_cache_enabled", False))
+        self._names = StatementNames() if not named_by_user and self._keeps_statements else None
         self._rider = rider_for(connection)
         self._record: Record | None = None
         # The checkout in which it was used last. The first transaction of one may be moved to another connection:
@@ -189,10 +202,27 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             self.plain
             and rider is not None
             and rider.told
+            and self._reaches_server()
             and isinstance(transaction, RiddenTransaction)
             and transaction.is_open
             and not self._execute_mutex.locked()
             and rider.can_send
+        )
+
+    def _reaches_server(self) -> bool:
+        """Tell whether no pooler stands in between.
+
+        PgBouncer 1.18 in transaction mode, for one, counts what is to be answered by Query and Sync only. At the answer
+        to a ROLLBACK it takes the server session away, though a BEGIN and a statement may have followed it already and
+        their Sync not yet; nobody would ever get their answers. So behind a pooler every ROLLBACK is waited for.
+        """
+        record = self._record
+        return (
+            self._keeps_statements
+            and record is not None
+            and getattr(record.pool._dialect, "talks_to_server", False)
+            # A pooler makes its process ids up. Linux has none above this.
+            and 0 < self._connection.get_server_pid() <= _PID_MAX  # type: ignore[attr-defined]
         )
 
     def leave(self) -> None:
@@ -344,8 +374,3 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         self._transaction = None
         if hasattr(self, "_started"):  # SQLAlchemy 2.0
             setattr(self, "_started", False)  # noqa: B010 - a name the type checker does not know
-
-
-def _keeps_statements(connection: Any) -> bool:
-    # A connection of another make, from the user's own creator, gets the names SQLAlchemy gives.
-    return bool(getattr(connection, "_stmt_cache_enabled", False))
