@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -147,3 +148,24 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     drawn = getattr(getattr(item, "function", None), "is_hypothesis_test", False)
     if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.function) and not drawn:
         item.fixturenames.insert(0, "no_leaked_tasks")
+
+
+@pytest.fixture(autouse=True)
+def loggers_stay_as_they_were() -> Iterator[None]:
+    """Undo what programs under test do to loggers: those that configure logging may turn ours off for later tests."""
+    manager = logging.root.manager
+
+    def ours() -> dict[str, logging.Logger]:
+        return {
+            name: logger
+            for name, logger in manager.loggerDict.items()
+            if isinstance(logger, logging.Logger) and name.split(".")[0] == "forebay"
+        }
+
+    before = {name: (logger.disabled, logger.propagate, logger.level) for name, logger in ours().items()}
+    disable = manager.disable
+    yield
+    manager.disable = disable
+    for name, logger in ours().items():
+        logger.disabled, logger.propagate, level = before.get(name, (False, True, logging.NOTSET))
+        logger.setLevel(level)

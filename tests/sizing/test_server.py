@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -26,6 +27,15 @@ def server() -> Iterator[PostgresServer]:
     settings = {"max_connections": 40, "superuser_reserved_connections": 3}
     with PostgresServer(settings=settings) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def nobody_else(server: PostgresServer) -> None:
+    """Wait until the sessions of the test before are gone from the server, which counts them until then."""
+    for _ in range(250):
+        if not server.sessions():
+            return
+        time.sleep(0.02)
 
 
 def as_app(server: Any, driver: str = "asyncpg", name: str | None = None) -> Any:

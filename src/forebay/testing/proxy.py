@@ -21,6 +21,7 @@ Opening a TCP connection is not delayed and not counted: the proxy accepts at on
 from __future__ import annotations
 
 import asyncio
+import errno
 import selectors
 import threading
 from collections import Counter, deque
@@ -35,6 +36,9 @@ from forebay.testing.servers._base import free_port
 __all__ = ["Proxy", "ThreadedProxy"]
 
 _T = TypeVar("_T")
+
+# Seconds a port that somebody else has taken is waited for.
+_PORT_TAKEN_S = 5.0
 
 _FLIGHTS_MAX = 1000
 
@@ -79,6 +83,7 @@ class Proxy:
         """
         self.host = "127.0.0.1"
         self.port = free_port(self.host)
+        self._listened = False
         self.target = (host, port)
         self.up = Direction(latency_s)
         self.down = Direction(latency_s, chunk=chunk)
@@ -156,10 +161,25 @@ class Proxy:
             self._listener = None
 
     async def accept(self) -> None:
-        """Listen, again after `refuse()`, always on the same port."""
-        if self._listener is None:
-            loop = asyncio.get_running_loop()
-            self._listener = await loop.create_server(self._new_client, self.host, self.port, backlog=1000)
+        """Listen, again after `refuse()`, always on the same port.
+
+        Raises:
+            OSError: Somebody else listens on that port, for longer than 5 s.
+        """
+        loop = asyncio.get_running_loop()
+        give_up_at = loop.time() + _PORT_TAKEN_S
+        while self._listener is None:
+            try:
+                self._listener = await loop.create_server(self._new_client, self.host, self.port, backlog=1000)
+            except OSError as error:
+                # Not ours alone: between looking for a free port and listening on it another program may take it.
+                if error.errno != errno.EADDRINUSE or loop.time() > give_up_at:
+                    raise
+                if self._listened:
+                    await asyncio.sleep(0.02)
+                else:
+                    self.port = free_port(self.host)
+        self._listened = True
 
     async def close(self) -> None:
         """Stop listening and drop every connection.
