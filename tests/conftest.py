@@ -163,9 +163,10 @@ def loggers_stay_as_they_were() -> Iterator[None]:
         }
 
     before = {name: (logger.disabled, logger.propagate, logger.level) for name, logger in ours().items()}
-    disable = manager.disable
+    disable, root_level = manager.disable, logging.root.level
     yield
     manager.disable = disable
+    logging.root.setLevel(root_level)
     for name, logger in ours().items():
         logger.disabled, logger.propagate, level = before.get(name, (False, True, logging.NOTSET))
         logger.setLevel(level)
