@@ -9,7 +9,9 @@
         └── InvalidOptionError          … and SQLAlchemy raises TypeError or ValueError for the same mistake
     sqlalchemy.exc.TimeoutError
     ├── PoolTimeoutError                a checkout did not end within pool_timeout
-    └── PoolOverloadedError             pool_max_waiting callers wait already
+    └── PoolOverloadedError             pool_max_waiting callers wait already, or pool_shed_target cannot be kept
+    sqlalchemy.exc.OperationalError
+    └── StatementTimeoutError           a statement took longer than its statement_timeout; also a TimeoutError
     sqlalchemy.exc.InvalidRequestError
     ├── PoolDisposedError               the pool was disposed of or drained while this caller waited
     └── PoolUsageError                  a connection was given back twice, or on another event loop
@@ -59,7 +61,7 @@ class DriverNotInstalledError(ConfigurationError, ModuleNotFoundError):
     """The URL names a driver that is not installed; the message names the extra that brings it."""
 
 
-class InvalidOptionError(ConfigurationError, TypeError, ValueError):
+class InvalidOptionError(ConfigurationError, exc.DontWrapMixin, TypeError, ValueError):
     """An option with a value out of bounds, or one that this combination of driver and pool does not take."""
 
 
@@ -78,13 +80,30 @@ class PoolTimeoutError(exc.TimeoutError):
 
 
 class PoolOverloadedError(exc.TimeoutError):
-    """As many callers as ``pool_max_waiting`` wait for a connection already; this one was turned away at once.
+    """The pool has more to do than it can, and this caller was sent away before its time was up.
+
+    Either as many callers as ``pool_max_waiting`` wait already, and it was not let into the queue; or nobody is served
+    within ``pool_shed_target``, and it has waited twice that long.
 
     Attributes:
+        waited_s: How long it had waited, in seconds; 0 when it was not let into the queue.
         snapshot: The pool's statistics at that moment.
     """
 
+    waited_s: float = 0.0
     snapshot: object = None
+
+
+class StatementTimeoutError(exc.OperationalError, TimeoutError):
+    """A statement did not end within its ``statement_timeout``, and was cancelled on the server.
+
+    Caught by ``except TimeoutError`` and by ``except sqlalchemy.exc.OperationalError`` alike.
+
+    Attributes:
+        limit_s: The limit, in seconds.
+    """
+
+    limit_s: float = 0.0
 
 
 class PoolDisposedError(exc.InvalidRequestError):

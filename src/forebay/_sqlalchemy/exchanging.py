@@ -1,19 +1,83 @@
-"""Another connection for a checkout whose own turned out lost before anything was done on it.
+"""Is the connection of a checkout alive, and another one for it where it is not.
 
-A driver adapter whose BEGIN rides with the first statement needs no ping: BEGIN's answer is one. Where it does not
-come, nothing can have been committed, and the adapter asks here for another connection in the same checkout. For the
-pool and its events that is what a failed pre-ping is: the lost connection is invalidated and closed, another one is
-connected or taken from the idle ones; the checkout goes on with it.
+Asked in two places. At the checkout, where a pre-ping, a doubt or a ``checkout`` listener may find it lost
+(:func:`verify`). And by a driver adapter whose BEGIN rides with the first statement and needs no ping, because BEGIN's
+answer is one: where it does not come, nothing can have been committed, and the adapter asks for another connection in
+the same checkout (:func:`another_for`). For the pool and its events both are the same: the lost connection is
+invalidated and closed, another one is connected or taken from the idle ones; the checkout goes on with it, and the
+caller keeps its turn.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+import weakref
+from typing import TYPE_CHECKING, Any, cast
 
+from sqlalchemy import exc
+
+from forebay._sqlalchemy.greenlets import await_
 from forebay._sqlalchemy.leaks import LeakWatch
 from forebay._sqlalchemy.pool_entry import ProxiedConnection, Record
+from forebay._sqlalchemy.pool_errors import turned_away
+from forebay.errors import PoolUsageError
+from forebay.pool import Slot
+from forebay.pool._core import LimitReached, PoolClosed, TooManyWaiting
+from forebay.pool.shell import Shell
 
-__all__ = ["another_for", "checked", "ping_bound_s", "untouched"]
+if TYPE_CHECKING:
+    from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
+
+__all__ = ["RESET_S", "another_for", "checked", "ping_bound_s", "reset_bound_s", "untouched", "verify", "wait_for"]
+
+#: Bound of a ROLLBACK, in seconds, in pools that are not ours: they have no option for it.
+RESET_S = 1.0
+
+
+def wait_for(pool: AsyncAdaptedQueuePool, shell: Shell, instead_of: Slot | None, timeout_s: float) -> Record:
+    """Wait for a connection, in place of ``instead_of`` if given, and return its record; must run in a greenlet.
+
+    Raises:
+        BaseException: What a refused caller is to see.
+    """
+    if shell.performing:
+        raise PoolUsageError(
+            "A listener of a connection's close asked the pool for a connection, and none is idle. "
+            "It cannot wait there; nothing was changed."
+        )
+    try:
+        if instead_of is None:
+            return cast(Record, await_(shell.checkout(timeout_s)))
+        return cast(Record, await_(shell.replace(instead_of, timeout_s)))
+    except (LimitReached, TooManyWaiting, PoolClosed) as error:
+        raise turned_away(pool, error) from None
+
+
+def verify(pool: AsyncAdaptedQueuePool, shell: Shell, proxied: ProxiedConnection, deadline: float) -> None:
+    """Ping, fire ``checkout``; on a disconnect try another connection, twice, as SQLAlchemy does."""
+    record = cast(Record, proxied._connection_record)
+    for _attempt in range(2):
+        fresh = record.was_just_opened()
+        try:
+            if (pool._pre_ping or record.slot.suspect) and not _is_alive(pool, shell, proxied, fresh):
+                raise exc.InvalidatePoolError()
+            pool.dispatch.checkout(proxied.dbapi_connection, record, proxied)
+            return
+        except exc.DisconnectionError as error:
+            which = (
+                "all pooled connections prior to current timestamp"
+                if error.invalidate_pool
+                else f"individual connection {proxied.dbapi_connection}"
+            )
+            pool.logger.info("Disconnection detected on checkout, invalidating %s (reason: %r)", which, error)
+            left = max(deadline - shell.now(), 0.001) if deadline else pool._patience_s
+            record = _exchange(pool, proxied, error, left if pool._patience_s else 0, sweep=error.invalidate_pool)
+        except BaseException as error:
+            proxied._let_go()
+            record._checkin_failed(error)
+            raise
+    pool.logger.info("Reconnection attempts exhausted on checkout")
+    proxied.invalidate()
+    raise exc.InvalidRequestError("This connection is closed")
 
 
 def untouched(record: Record, connection: Any) -> int:
@@ -32,6 +96,11 @@ def ping_bound_s(record: Record) -> float | None:
     """Return the seconds in which a connection must answer, > 0; None if the pool does not pre-ping."""
     pool = record.pool
     return pool._ping_timeout_s if pool._pre_ping else None
+
+
+def reset_bound_s(record: Record | None) -> float:
+    """Return the seconds in which a ROLLBACK that nobody waits for must be answered, > 0: ``pool_reset_timeout``."""
+    return record.pool.reset_timeout_s if record is not None else RESET_S
 
 
 def another_for(record: Record, error: BaseException) -> Any:
@@ -54,7 +123,7 @@ def another_for(record: Record, error: BaseException) -> Any:
     )
     left_to_do, held_by = tuple(record.finalize_callback), record.holder
     try:
-        replacement = pool.exchange(proxied, error, pool._patience_s)
+        replacement = _exchange(pool, proxied, error, pool._patience_s)
     except BaseException as failure:
         raise failure from error
     replacement.fresh = False
@@ -80,7 +149,7 @@ def checked(record: Record) -> Any:
     pool = record.pool
     for _attempt in range(2):
         current = cast(Record, proxied._connection_record)
-        if pool._is_alive(current.shell, proxied, False):
+        if _is_alive(pool, current.shell, proxied, False):
             break
         another_for(current, ConnectionError("no answer to a ping"))
     return proxied.dbapi_connection
@@ -91,3 +160,87 @@ def _holder(record: Record) -> ProxiedConnection:
     if proxied is None:
         raise AssertionError("BUG: a connection is to be exchanged that nobody holds")
     return proxied
+
+
+def _exchange(
+    pool: AsyncAdaptedQueuePool,
+    proxied: ProxiedConnection,
+    error: BaseException,
+    timeout_s: float,
+    *,
+    sweep: bool = False,
+) -> Record:
+    """Drop the connection of a checkout and return the record of another one; the caller keeps its turn.
+
+    Args:
+        pool: The pool.
+        proxied: The checkout.
+        error: Why its connection is dropped.
+        timeout_s: Longest wait for the other one, in seconds; 0 as for ``pool_timeout``.
+        sweep: Whether every connection as old is to go too.
+
+    Raises:
+        BaseException: What the wait ended with, or a listener raised. The checkout has ended then.
+    """
+    record = cast(Record, proxied._connection_record)
+    slot, shell = record.slot, record.shell
+    try:
+        record.drop(error)
+        if sweep:
+            pool._invalidate(proxied, error, _checkin=False)
+    except BaseException:
+        # A listener. The connection is closed all the same, and nobody waits for another one.
+        proxied._let_go()
+        record.invalidate(error)
+        pool._connection_dropped(record)
+        record.checkin()
+        raise
+    # From here on the emptied record belongs to the next connect, which need not be ours.
+    record.leave_slot()
+    record.fairy_ref = record.holder = None
+    pool._host.park(record)
+    try:
+        replacement = wait_for(pool, shell, slot, timeout_s)
+    except BaseException:
+        proxied._let_go()
+        if pool.dispatch.checkin:
+            pool.dispatch.checkin(None, record)
+        raise
+    replacement.fairy_ref = weakref.ref(proxied)
+    proxied._connection_record = replacement
+    proxied.dbapi_connection = replacement.dbapi_connection
+    return replacement
+
+
+def _is_alive(pool: AsyncAdaptedQueuePool, shell: Shell, proxied: ProxiedConnection, fresh: bool) -> bool:
+    connection: Any = proxied.dbapi_connection
+    if fresh:
+        if proxied._echo:
+            pool.logger.debug("Connection %s is fresh, skipping pre-ping", connection)
+        return True
+    if proxied._echo:
+        pool.logger.debug("Pool pre-ping on connection %s", connection)
+    # A server that does not answer is not waited for: past the bound the socket is dropped, which ends the ping.
+    late: list[bool] = []
+    watchdog = shell.loop.call_later(pool._ping_timeout_s, _abort, connection, late)
+    try:
+        alive = pool._dialect._do_ping_w_event(connection)
+    except Exception:
+        if not late:
+            raise
+        alive = False
+    finally:
+        watchdog.cancel()
+    if alive and not late:
+        cast(Record, proxied._connection_record).slot.suspect = False
+        return True
+    if late:
+        shell.ping_failed()
+    if proxied._echo:
+        pool.logger.debug("Pool pre-ping on connection %s failed, will invalidate pool", connection)
+    return False
+
+
+def _abort(connection: Any, late: list[bool]) -> None:
+    late.append(True)
+    connection.abort()

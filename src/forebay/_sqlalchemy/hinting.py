@@ -3,8 +3,8 @@
 SQLAlchemy makes every error of a driver's in one place, ``DBAPIError.instance()``, and says for which dialect. So the
 note is put on there, for dialects of ours only, and nothing is added to the way of a statement that works: no listener,
 which would turn on SQLAlchemy's event machinery, and no wrapper around ``execute``. Errors that are not a driver's (a
-pool that timed out, a host that is not there, a session in need of a rollback) get theirs where they are made or where
-they leave a block.
+pool that timed out, a host that is not there, a session in need of a rollback) get theirs where they are made, where a
+connect raises them (:mod:`forebay._sqlalchemy.connecting`), or where they leave a block.
 
 A note is text of the error index and nothing else: no statement, no parameter, no URL.
 
@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy import exc
 
+from forebay._sqlalchemy.time_limits import ran_out_of_time
+from forebay.errors import StatementTimeoutError
 from forebay.hints import hint_for
 
 __all__ = ["hint_driver_errors", "hinted", "hinted_on_leaving"]
@@ -67,7 +69,24 @@ def hint_driver_errors() -> None:
     exc.DBAPIError.instance = classmethod(_instance)  # type: ignore[method-assign, assignment]
 
 
+def _timed_out(error: exc.OperationalError, orig: Any) -> StatementTimeoutError:
+    named = StatementTimeoutError(
+        error.statement,
+        error.params,
+        orig,
+        hide_parameters=error.hide_parameters,
+        connection_invalidated=error.connection_invalidated,
+        code=error.code,
+        ismulti=error.ismulti,
+    )
+    named.limit_s = orig.limit_s
+    return named
+
+
 def _instance(cls: type[exc.DBAPIError], *args: Any, **kw: Any) -> Any:
     # Whatever SQLAlchemy's own takes, in 2.0 and 2.1: only the dialect matters, which both give by name.
     error = _stock_instance(cls, *args, **kw)
+    orig = getattr(error, "orig", None)
+    if isinstance(error, exc.OperationalError) and ran_out_of_time(orig):
+        error = _timed_out(error, orig)
     return hinted(error) if getattr(kw.get("dialect"), "adds_hints", False) else error

@@ -1,8 +1,9 @@
 """Who holds a connection: the task, and the line of the user's code that checked it out.
 
 So that an exhausted pool can say who has it without having been asked beforehand. The task is noted for every
-checkout, the line once half of the limit is in use: finding it costs as much as the checkout itself. Only a task, a
-code object and a line number are kept: no frame, so no local variable lives longer for it.
+checkout, the line once half of the limit is in use: finding it costs as much as the checkout itself. Only a code
+object, a line number and a weak reference to the task are kept, no frame: so no local variable lives longer for it, nor
+the result of a task that is done, which may well be the connection itself.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import weakref
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
@@ -27,23 +29,28 @@ _OURS = tuple(
 _of_ours: dict[int, tuple[CodeType, bool]] = {}
 _MOST_FRAMES = 40
 
+TaskRef = weakref.ref[asyncio.Task[Any]]
+
 
 class Holder(NamedTuple):
     """Who checked a connection out, and where."""
 
-    task: asyncio.Task[Any] | None
+    task: TaskRef | None
+    name: str | None
     code: CodeType | None
     line: int
 
 
-def holder_here(loop: asyncio.AbstractEventLoop, exact: bool) -> Holder | asyncio.Task[Any] | None:
+def holder_here(loop: asyncio.AbstractEventLoop, exact: bool) -> Holder | TaskRef | None:
     """Return who is checking a connection out: the running task, and where it does so if ``exact``.
 
     The place is that of the innermost frame that belongs to neither SQLAlchemy nor Forebay.
     """
     task = asyncio.current_task(loop)
+    ref = None if task is None else weakref.ref(task)
     if not exact:
-        return task
+        return ref
+    name = None if task is None else task.get_name()
     # As frames_here() and is_ours() do, but this runs at every checkout of a busy pool: no list, no calls.
     frame: FrameType | None = sys._getframe(2)
     left = greenlet.getcurrent().parent
@@ -55,9 +62,9 @@ def holder_here(loop: asyncio.AbstractEventLoop, exact: bool) -> Holder | asynci
             continue
         code = frame.f_code
         if not (_of_ours.get(id(code)) or _judged(code))[1]:
-            return Holder(task, code, frame.f_lineno)
+            return Holder(ref, name, code, frame.f_lineno)
         frame = frame.f_back
-    return Holder(task, None, 0)
+    return Holder(ref, name, None, 0)
 
 
 def frames_here() -> list[FrameType]:
@@ -88,14 +95,21 @@ def _judged(code: CodeType) -> tuple[CodeType, bool]:
     return known
 
 
-def described(seconds: float, holder: Holder | asyncio.Task[Any] | None) -> str:
+def described(seconds: float, holder: Holder | TaskRef | None) -> str:
     """Describe a checkout in words: how long ago, from where, by which task, and where that task is now."""
     text = f"{seconds:.1f} s"
-    task = holder.task if isinstance(holder, Holder) else holder
-    if isinstance(holder, Holder) and holder.code is not None:
-        text += f" from {_short(holder.code.co_filename)}:{holder.line} in {holder.code.co_name}"
+    name, ref = None, holder
+    if isinstance(holder, Holder):
+        name, ref = holder.name, holder.task
+        if holder.code is not None:
+            text += f" from {_short(holder.code.co_filename)}:{holder.line} in {holder.code.co_name}"
+    task = ref() if isinstance(ref, weakref.ref) else None
     if task is not None:
         text += f" (task {task.get_name()!r}{_whereabouts(task)})"
+    elif name is not None:
+        text += f" (task {name!r}, done)"
+    elif ref is not None:
+        text += " (by a task that is gone)"
     return text
 
 

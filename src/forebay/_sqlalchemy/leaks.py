@@ -21,7 +21,10 @@ _MOST_LINES = 15
 
 
 class LeakWatch:
-    """Watches one checkout. Keeps code objects and line numbers, no frames, so that no local variable lives longer.
+    """Watches one checkout.
+
+    Keeps code objects, line numbers and the name of the task, no frame and no task: no local variable lives longer for
+    it, nor the task's result.
 
     Args:
         pool: The pool, whose logger tells.
@@ -30,22 +33,27 @@ class LeakWatch:
         record: What was checked out.
     """
 
-    __slots__ = ("_begun", "_loop", "_pool", "_reported", "_stack", "_task", "_timer")
+    __slots__ = ("_begun", "_loop", "_pool", "_reported", "_stack", "_task_name", "_timer")
 
     def __init__(self, pool: AsyncAdaptedQueuePool, loop: Any, after_s: float, record: Record) -> None:
         self._pool = pool
         self._loop = loop
         self._begun = loop.time()
         self._reported = False
-        self._task = asyncio.current_task(loop)
+        task = asyncio.current_task(loop)
+        self._task_name = None if task is None else task.get_name()
         self._stack: list[tuple[CodeType, int]] = [
             (frame.f_code, frame.f_lineno) for frame in _of_the_user(frames_here())
         ][:_MOST_LINES]
         self._timer = loop.call_later(after_s, self._report, record.dbapi_connection)
 
+    def end(self) -> None:
+        """Watch no longer, and say nothing more."""
+        self._timer.cancel()
+
     def returned(self, connection: object) -> None:
         """Take note that the connection is back, or gone."""
-        self._timer.cancel()
+        self.end()
         if self._reported:
             self._pool.logger.warning(
                 "Connection %r, reported as held too long, was returned after %.1f s",
@@ -55,17 +63,19 @@ class LeakWatch:
 
     def _report(self, connection: object) -> None:
         self._reported = True
-        task = self._task
-        stack = "".join(
-            f"\n    {os.path.relpath(code.co_filename)}:{line} in {code.co_name}" for code, line in self._stack
-        )
         self._pool.logger.warning(
             "Connection %r has been held for %.1f s, longer than pool_leak_after: task %r, checked out at "
             "(innermost first)%s",
             connection,
             self._loop.time() - self._begun,
-            task.get_name() if task is not None else None,
-            stack,
+            self._task_name,
+            self.stack(),
+        )
+
+    def stack(self) -> str:
+        """Return where the checkout was made, a line for each call, innermost first."""
+        return "".join(
+            f"\n    {os.path.relpath(code.co_filename)}:{line} in {code.co_name}" for code, line in self._stack
         )
 
 

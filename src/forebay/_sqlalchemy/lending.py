@@ -16,6 +16,7 @@ from sqlalchemy.engine import Connection, Engine, RootTransaction
 from sqlalchemy.ext.asyncio.session import _AsyncSessionContextManager
 from sqlalchemy.orm import Session
 
+from forebay._sqlalchemy.exchanging import RESET_S
 from forebay._sqlalchemy.greenlets import greenlet_spawn
 from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
 from forebay._sqlalchemy.pool_entry import ProxiedConnection
@@ -33,9 +34,6 @@ __all__ = [
     "leaving",
     "raw",
 ]
-
-# The bound for pools that are not ours; theirs have no option for it.
-_RESET_S = 1.0
 
 
 async def borrowed(engine: Engine) -> Connection:
@@ -162,7 +160,7 @@ def _close_quietly(connection: Connection) -> None:
 
 
 async def raw(proxied: Any) -> Any:
-    """Return ``proxied``, checked: whoever asks for it may do without the BEGIN that would be its pre-ping.
+    """Return ``proxied``, checked and with nothing under way: whoever asks for it may go to the driver directly.
 
     Raises:
         BaseException: The connection was lost, and no other could be had.
@@ -172,6 +170,10 @@ async def raw(proxied: Any) -> Any:
     connection = proxied.dbapi_connection
     if getattr(connection, "owes_ping", False):
         await greenlet_spawn(connection.pay_ping)
+    elif hasattr(connection, "settle"):
+        # If it is lost, whoever uses it will hear of that; here nobody would give the checkout back.
+        with contextlib.suppress(Exception):
+            await greenlet_spawn(connection.settle)
     return proxied
 
 
@@ -190,7 +192,7 @@ async def leaving(connections: Iterable[Connection], leave: Callable[[], Corouti
         abort = getattr(proxied.dbapi_connection, "abort", None) if proxied is not None else None
         if abort is not None:
             pool = connection.engine.pool
-            bound_s = pool.reset_timeout_s if isinstance(pool, AsyncAdaptedQueuePool) else _RESET_S
+            bound_s = pool.reset_timeout_s if isinstance(pool, AsyncAdaptedQueuePool) else RESET_S
             watchdogs.append(loop.call_later(bound_s, abort))
     try:
         await _to_the_end(leave)

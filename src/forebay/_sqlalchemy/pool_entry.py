@@ -30,6 +30,9 @@ __all__ = ["ProxiedConnection", "Record"]
 _running_loop = asyncio._get_running_loop
 
 
+# A connection whose checkout began so soon after it was opened was opened for it, or might have been.
+_JUST_OPENED_S = 1.0
+
 _GIVEN_BACK = "This connection was given back to the pool, or was lost; check out another one"
 
 
@@ -235,9 +238,17 @@ class Record(ConnectionPoolEntry):
 
         Ask :attr:`vouches` first.
         """
-        fresh, self.fresh = self.fresh, False
-        self.dbapi_connection.owes_ping = not fresh
+        self.dbapi_connection.owes_ping = not self.was_just_opened()
         return True
+
+    def was_just_opened(self) -> bool:
+        """Tell, once in its life, whether the connection was opened for this very checkout: it need not be asked then.
+
+        Not one that was opened ahead of time, nor one that has become doubtful since.
+        """
+        fresh, self.fresh = self.fresh, False
+        slot = self.slot
+        return fresh and not slot.suspect and slot.lent_at - slot.opened_at < _JUST_OPENED_S
 
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         """Close the connection because it is not usable (hard), or have it replaced after its return (soft)."""
@@ -411,7 +422,11 @@ class ProxiedConnection(PoolProxiedConnection):
     def _checkin(self, transaction_was_reset: bool = False) -> None:
         record, connection, pool = self._connection_record, self.dbapi_connection, self._pool
         if record is not None:
-            recent = pool._recent
+            if transaction_was_reset and record.at_rest is not _never and not record.at_rest():
+                # SQLAlchemy believes so after a COMMIT that failed, and what was asked after that (the isolation level,
+                # a cursor of the DBAPI's) has begun another one.
+                transaction_was_reset = False
+            recent = pool._loops.recent
             if recent is None or record.shell is not recent or recent.loop is not _running_loop():
                 try:
                     pool._require_home(record)
@@ -533,6 +548,7 @@ class ProxiedConnection(PoolProxiedConnection):
             return
         pool._require_home(record)
         record.fairy_ref = None
+        record.end_leak_watch()
         self._detached_info = record.info.copy()
         record.dbapi_connection = None
         pool._do_return_conn(record)
@@ -548,6 +564,8 @@ class ProxiedConnection(PoolProxiedConnection):
             return  # never finished being made
         if record is not None and self.dbapi_connection is not None:
             self._pool._holder_collected(record, self)
+            # Others of the same cycle may still come to close it: a generator's ``finally``, a session's end.
+            self._let_go()
 
 
 #: For the type checker and for readers: what a weak reference to a checkout is.

@@ -82,7 +82,29 @@ def refusal_error(pool: AsyncAdaptedQueuePool, refused: Refuse, waited_s: float)
             "The connection pool was disposed of while this call waited for a connection "
             f"(for {waited_s:.2f} s). The engine itself can be used again."
         )
+    if refused.reason is RefuseReason.SHED:
+        return _shed(pool, waited_s, refused.error)
     return timeout_error(pool, refused.phase, waited_s, refused.error)
+
+
+def _shed(pool: AsyncAdaptedQueuePool, waited_s: float, last: object) -> BaseException:
+    """Make the exception for a caller that an overloaded pool sends away before its time is up."""
+    own = pool._own_options
+    text = (
+        f"The connection pool is overloaded: this call was refused after it had waited {waited_s:.2f} s for a "
+        f"connection, and for {own['pool_shed_interval']:g} s nobody got one within "
+        f"pool_shed_target={own['pool_shed_target']:g} s ({_numbers(pool)}). Try again later, with less at once; if it "
+        "happens under ordinary load, hold connections for a shorter time, or allow more of them (pool_size, "
+        "max_overflow)"
+    )
+    if last is not None:
+        text += f"; the last connect failed: {type(last).__name__}: {last}"
+    overloaded = PoolOverloadedError(text)
+    overloaded.waited_s = waited_s
+    overloaded.snapshot = pool.statistics()
+    if isinstance(last, BaseException):
+        overloaded.__cause__ = fresh_copy(last)
+    return hinted(overloaded)
 
 
 def turned_away(pool: AsyncAdaptedQueuePool, error: CoreError) -> BaseException:
@@ -93,7 +115,7 @@ def turned_away(pool: AsyncAdaptedQueuePool, error: CoreError) -> BaseException:
             f"{error.max_waiting} allows: {_numbers(pool)}"
         )
         overloaded.snapshot = pool.statistics()
-        return overloaded
+        return hinted(overloaded)
     if isinstance(error, LimitReached):
         return timeout_error(pool, Phase.WAIT, 0.0, error.error)
     return PoolDisposedError("The connection pool is being drained and takes no callers.")

@@ -9,6 +9,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool as _StockQueuePool
 from sqlalchemy.pool import Pool
 
 from forebay._sqlalchemy.hinting import hint_driver_errors
+from forebay._sqlalchemy.time_limits import check_limit, ran_out_of_time, with_limits
 from forebay.pool.options import OPTIONS
 
 
@@ -35,6 +36,7 @@ class PooledDialect:
         super().__init_subclass__(**kw)
         dialect: Any = cls
         # How ``async_engine_from_config`` reads options from strings.
+        dialect.execution_ctx_cls = with_limits(dialect.execution_ctx_cls)
         dialect.engine_config_types = util.immutabledict({**dialect.engine_config_types, **_FROM_STRINGS})
 
     @classmethod
@@ -43,11 +45,31 @@ class PooledDialect:
         chosen: type[Pool] = super().get_pool_class(url)  # type: ignore[misc]  # the dialect's, behind this mixin
         return our_pool_class(chosen)
 
+    def set_engine_execution_options(self, engine: Any, opts: Any) -> None:
+        """Take the execution options of an engine.
+
+        Raises:
+            forebay.errors.InvalidOptionError: ``statement_timeout`` is out of bounds.
+        """
+        check_limit(opts)
+        super().set_engine_execution_options(engine, opts)  # type: ignore[misc]  # the dialect's
+
+    def set_connection_execution_options(self, connection: Any, opts: Any) -> None:
+        """Take the execution options of a connection.
+
+        Raises:
+            forebay.errors.InvalidOptionError: ``statement_timeout`` is out of bounds.
+        """
+        check_limit(opts)
+        super().set_connection_execution_options(connection, opts)  # type: ignore[misc]  # the dialect's
+
     def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
         """Tell whether ``e`` means that the connection is lost; also hears of a server that has changed its role."""
         if getattr(connection, "is_valid", True) is False:
             # Lost and taken from its checkout already, and what failed now is getting another one.
             return True
+        if ran_out_of_time(e):
+            return bool(e.lost)
         code = getattr(e, "sqlstate", None) or (e.args[0] if e.args else None)
         if code in _SHUTTING_DOWN:
             # The server closes the connection right after this answer; it may not have got round to it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -13,7 +14,8 @@ _HEAD = """\
 # Pool options
 
 Keywords of `create_async_engine`, with the units and bounds that are checked when the engine is made. Seconds
-everywhere. `None`, where it is allowed, means that the thing is off or left to the driver.
+everywhere. `None`, where it is allowed, means that the thing is off or left to the driver. No number may be larger than
+1e9; infinity is taken for `pool_timeout` only, where it means `None`.
 
 | option | unit | default | bounds | meaning | why this default |
 | --- | --- | --- | --- | --- | --- |
@@ -31,7 +33,7 @@ def _cells(option: Option) -> tuple[str, ...]:
 
 def _bounds(option: Option) -> str:
     low = "" if option.minimum is None else f"≥ {option.minimum:g}"
-    high = "" if option.maximum is None else f"≤ {option.maximum:g}"
+    high = "" if option.maximum in (None, math.inf) else f"≤ {option.maximum:g}"
     return ", ".join(part for part in (low, high, "or `None`" if option.optional else "") if part)
 
 

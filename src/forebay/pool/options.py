@@ -25,6 +25,7 @@ class Option:
     default: Any
     minimum: float | None
     maximum: float | None
+    """None: a thousand million, which is beyond all use; infinity: that much, or no bound at all."""
     optional: bool
     """Whether None is allowed (the feature is off, or the driver decides)."""
     meaning: str
@@ -63,7 +64,7 @@ OPTIONS: tuple[Option, ...] = (
         "seconds",
         30.0,
         0,
-        None,
+        math.inf,
         True,
         "Longest a checkout may take in all: wait, connect, ping. 0: do not wait for a connection in use; a connect "
         "is then bounded by pool_connect_timeout alone. None: no limit.",
@@ -128,6 +129,34 @@ OPTIONS: tuple[Option, ...] = (
         True,
         "Callers that may queue; one more fails at once. None: no limit.",
         "None: SQLAlchemy has no such limit, and a default would fail calls that succeed there.",
+    ),
+    Option(
+        "pool_shed_target",
+        "pool_shed_target",
+        float,
+        "seconds",
+        None,
+        0.001,
+        3600,
+        True,
+        "Wait for a connection that is good enough. When for a whole pool_shed_interval nobody got one within it, "
+        "callers who have waited twice as long are refused at once (PoolOverloadedError), until somebody is served "
+        "within it again. Not less than the time a connection is usually held. None: callers wait for pool_timeout, "
+        "whatever the load.",
+        "Off, as in SQLAlchemy. Under lasting overload every caller would otherwise wait nearly pool_timeout and most "
+        "would be refused all the same; 0.05 is what Elixir's DBConnection takes.",
+    ),
+    Option(
+        "pool_shed_interval",
+        "pool_shed_interval",
+        float,
+        "seconds",
+        2.0,
+        0.001,
+        3600,
+        False,
+        "How long every wait must be above pool_shed_target for the pool to count as overloaded.",
+        "DBConnection's: longer than the bursts a queue is there for.",
     ),
     Option(
         "pool_connect_start",
@@ -242,6 +271,10 @@ OPTIONS: tuple[Option, ...] = (
 )
 
 
+# Where an option has no bound of its own above: more than anybody can mean, and still a number all clocks take.
+_MOST = 1e9
+
+
 def problems(given: Mapping[str, Any], *, by_field: bool = False) -> list[str]:
     """Return one line for each option in ``given`` that cannot work, alone or together; empty if all can.
 
@@ -270,14 +303,16 @@ def problems(given: Mapping[str, Any], *, by_field: bool = False) -> list[str]:
 def _problem(option: Option, key: str, value: Any) -> str | None:
     if value is None and option.optional:
         return None
-    numeric = isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)
-    if not numeric or (option.kind is int and not float(value).is_integer()):
+    numeric = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value  # no NaN
+    if not numeric or (option.kind is int and isinstance(value, float) and not value.is_integer()):
         wanted = "a whole number" if option.kind is int else "a number"
         return f"{key}={value!r}: must be {wanted} of {option.unit}{' or None' if option.optional else ''}"
     if option.minimum is not None and value < option.minimum:
         return f"{key}={value!r}: must be at least {option.minimum:g} {option.unit}"
-    if option.maximum is not None and value > option.maximum:
+    if option.maximum is not None and option.maximum < value:
         return f"{key}={value!r}: must be at most {option.maximum:g} {option.unit}"
+    if value > _MOST and not value == option.maximum == math.inf:
+        return f"{key}={value!r}: must be at most {_MOST:g} {option.unit}{', or None' if option.optional else ''}"
     return None
 
 
@@ -294,6 +329,14 @@ def _contradictions(values: Mapping[str, Any], named: Mapping[str, str], given: 
         )
     if values["pool_size"] and values["pool_min_idle"] > values["pool_size"]:
         found.append(f"{both('pool_min_idle', 'pool_size')}: the minimum kept idle is more than the most that is kept")
+    target, patience = values["pool_shed_target"], values["timeout"]
+    if target is not None and values["pool_shed_interval"] < target:
+        found.append(f"{both('pool_shed_interval', 'pool_shed_target')}: the interval is shorter than one good wait")
+    if target is not None and patience is not None and patience <= 2 * target:
+        found.append(
+            f"{both('pool_shed_target', 'timeout')}: nobody waits for more than twice the target, so nobody is shed; "
+            "give a target of less than half of pool_timeout"
+        )
     if values["pool_connect_start"] > values["pool_connect_max"]:
         found.append(f"{both('pool_connect_start', 'pool_connect_max')}: the start is more than the most")
     if values["pool_backoff_start"] > values["pool_backoff_max"]:

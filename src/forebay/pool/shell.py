@@ -16,7 +16,7 @@ import random
 import time
 import traceback
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from typing import Any, Protocol
 
 from forebay.pool._core import (
@@ -24,9 +24,11 @@ from forebay.pool._core import (
     BudgetSignal,
     CancelOpen,
     Close,
+    CloseReason,
     ConnectFailure,
     Core,
     CoreConfig,
+    Effect,
     Filled,
     Grant,
     Open,
@@ -37,10 +39,9 @@ from forebay.pool._core import (
 
 __all__ = ["Host", "Shell"]
 
-# A connection used this recently is not looked at for a hang-up: its socket was read a moment ago.
+# A connection used this recently is not looked at for a hang-up: its socket was read a moment ago. Nor is it asked
+# whether the machine was suspended since: the clock that tells how long it was idle stands still meanwhile.
 _HOT_S = 0.005
-# One that was idle this long may have slept through a suspension of the machine.
-_LONG_IDLE_S = 1.0
 _SUSPENDED_S = 5.0
 
 # Patience with the first connect of all, and with later ones: at least so long, and so many times the slowest of late.
@@ -84,6 +85,10 @@ class Host(Protocol):
 
     def abort(self, entry: Any) -> None:
         """Drop the socket at once; never raises."""
+        ...
+
+    def say_goodbye(self, entry: Any) -> None:
+        """Tell the server that the connection ends, where no loop runs any more; never raises."""
         ...
 
     def gone(self, entry: Any) -> None:
@@ -170,7 +175,7 @@ class Shell:
                 return None
             idle_s = now - slot.idle_since
             if idle_s > _HOT_S:
-                if idle_s > _LONG_IDLE_S and self._was_suspended():
+                if self._was_suspended():
                     core.suspect_idle(now)
                     slot.suspect = True
                 if self._host.is_dead(slot.payload):
@@ -179,24 +184,24 @@ class Shell:
                     continue
             return slot.payload
 
-    async def checkout(self, timeout_s: float) -> Any:
+    def checkout(self, timeout_s: float) -> Coroutine[Any, Any, Any]:
         """Wait for a connection, in order of arrival, and return its entry.
 
         Args:
-            timeout_s: Longest wait in seconds, connect included. 0: only if no other caller's connection is needed
-            for it;
-                the connect is then bounded by its own timeout.
+            timeout_s: Longest wait in seconds, connect included. 0: only if no other caller's connection is needed for
+                it; the connect is then bounded by its own timeout.
 
         Raises:
             BaseException: What the host makes of the refusal.
 
         Cancellation: safe; a connection granted in the same moment goes to the next caller, a connect goes on for it.
         """
-        return await self._wait(timeout_s, None)
+        # Returned, not awaited: with ten thousand callers waiting, one coroutine less each is felt.
+        return self._wait(timeout_s, None)
 
-    async def replace(self, slot: Slot, timeout_s: float) -> Any:
+    def replace(self, slot: Slot, timeout_s: float) -> Coroutine[Any, Any, Any]:
         """Wait for another connection in place of ``slot``, whose own was found dead; the caller keeps its turn."""
-        return await self._wait(timeout_s, slot)
+        return self._wait(timeout_s, slot)
 
     async def _wait(self, timeout_s: float, instead_of: Slot | None) -> Any:
         core, now = self.core, self.now()
@@ -209,7 +214,8 @@ class Shell:
             waiter = core.wait_nowait(now, caller)
         else:
             waiter = core.wait(now, deadline, caller)
-        self.perform()
+        if core.attention:
+            self.perform()
         try:
             outcome = await caller.future
         except BaseException:
@@ -264,11 +270,14 @@ class Shell:
     async def fill(self, connections: int) -> Filled:
         """Open connections until ``connections`` are open, within the connect limit; return what came of it.
 
+        Raises:
+            PoolClosed: The pool takes no callers.
+
         Cancellation: safe; connects under way go on.
         """
         future: asyncio.Future[Filled] = self.loop.create_future()
-        self._filling.append((connections, future))
         self.core.fill(self.now(), connections)
+        self._filling.append((connections, future))
         self.perform()
         return await future
 
@@ -307,14 +316,28 @@ class Shell:
         await self.quiet()
         return in_time
 
+    @property
+    def terminated(self) -> int:
+        """Connections taken from whoever had them, so far."""
+        return self.core.counters.closes[CloseReason.TERMINATED]
+
     def resize(self, pool_size: int, max_overflow: int) -> None:
         """Take on other limits."""
         self.core.resize(self.now(), pool_size, max_overflow)
         self.perform()
 
     def abandon(self) -> None:
-        """Forget everything: the loop is gone, and its sockets with it. May be called from another thread."""
+        """Forget everything: the loop is closed. May be called from another thread.
+
+        Its sockets would live until the collector finds them, beyond the limit.
+        """
+        self.say_goodbye()
         self.core.budget.forget(self.core)
+
+    def say_goodbye(self) -> None:
+        """Drop every connection there is; for a loop that does not run any more."""
+        for slot in self.core.slots:
+            self._host.say_goodbye(slot.payload)
 
     # -- performing ----------------------------------------------------------------------------------------------------
 
@@ -324,9 +347,11 @@ class Shell:
         if self.performing:
             return  # the loop below sees what this call would have
         self.performing = True
+        effects: Iterator[Effect] = iter(())
         try:
             while core.attention:
-                for effect in core.take_effects():
+                effects = iter(core.take_effects())
+                for effect in effects:
                     if isinstance(effect, Grant):
                         _wake(effect.waiter, effect.slot)
                     elif isinstance(effect, Open):
@@ -339,13 +364,20 @@ class Shell:
                         self._opening[effect.slot].cancel()
                     else:
                         self._filled(effect)
+        except BaseException:
+            # An exit, or Ctrl-C, in a listener of ``close``: the rest must be done all the same.
+            core.put_back(effects)
+            self.loop.call_soon(self.perform)
+            raise
         finally:
             self.performing = False
         if core.drained:
             self._drained.set()
-        self._set_timer()
+        if core.wake_moved:
+            self._set_timer()
 
     def _set_timer(self) -> None:
+        self.core.wake_moved = False
         when = self.core.next_wake()
         timer = self._timer
         if timer is not None:
@@ -385,9 +417,20 @@ class Shell:
         caller = effect.waiter.owner if effect.waiter is not None else None
         context = caller.context if isinstance(caller, _Caller) else None
         # A connect that nobody waits for sees no caller's context, rather than that of whoever happened to make room.
-        self._opening[slot] = self._spawn(
-            self._open(slot), context.copy() if context is not None else contextvars.Context()
-        )
+        task = self._spawn(self._open(slot), context.copy() if context is not None else contextvars.Context())
+        self._opening[slot] = task
+        task.add_done_callback(lambda _: self._never_begun(slot))
+
+    def _never_begun(self, slot: Slot) -> None:
+        # A task that is cancelled before its first step never gets to its own except clause.
+        if self._opening.pop(slot, None) is None:
+            return
+        self._not_opened(slot, slot.payload, ConnectionAbortedError("the connect was called off before it began"))
+
+    def _not_opened(self, slot: Slot, entry: Any, error: BaseException) -> None:
+        self.core.open_failed(self.now(), slot, self._host.classify(error), error)
+        self._host.gone(entry)
+        self.perform()
 
     async def _open(self, slot: Slot) -> None:
         entry = slot.payload
@@ -406,9 +449,7 @@ class Shell:
                 )
             elif isinstance(error, TimeoutError) and bound.expired():
                 token = TimeoutError(f"no connection within pool_connect_timeout={self._connect_timeout_s:g} s")
-            self.core.open_failed(self.now(), slot, self._host.classify(token), token)
-            self._host.gone(entry)
-            self.perform()
+            self._not_opened(slot, entry, token)
             if not isinstance(error, Exception):
                 raise
         else:
@@ -461,9 +502,11 @@ class Shell:
         if effect.graceful and asyncio._get_running_loop() is self.loop:
             self._closing[slot] = self._spawn(self._close(slot))
             return
-        self._host.abort(slot.payload)
-        if slot not in self._closing:
-            self._closed(slot)
+        try:
+            self._host.abort(slot.payload)
+        finally:
+            if slot not in self._closing:
+                self._closed(slot)
 
     async def _close(self, slot: Slot) -> None:
         entry = slot.payload
@@ -483,7 +526,8 @@ class Shell:
         self.core.closed(self.now(), slot)
 
     def _filled(self, effect: Filled) -> None:
-        for entry in [entry for entry in self._filling if entry[0] == effect.goal]:
+        # Of several that wait the core heads for the highest goal, and reaches the lower ones on its way.
+        for entry in [entry for entry in self._filling if entry[0] <= effect.goal]:
             self._filling.remove(entry)
             if not entry[1].done():
                 entry[1].set_result(effect)
@@ -502,7 +546,9 @@ class Shell:
     def holder_collected(self, entry: Any) -> None:
         """Take note, from wherever the garbage collector runs, that nobody holds ``entry``'s connection any more."""
         self._collected.append(entry)
-        if not self.performing and asyncio._get_running_loop() is self.loop and not self.core.in_step:
+        core = self.core
+        # Not in the middle of anything: what it interrupted would go on with what was true before, or holds the lock.
+        if not (self.performing or core.in_step or core.budget.busy) and asyncio._get_running_loop() is self.loop:
             self._take_back_collected()
         else:
             with contextlib.suppress(RuntimeError):

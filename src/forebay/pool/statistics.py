@@ -29,6 +29,7 @@ class PoolStatistics:
         wait_s_max: Longest of those.
         timeouts: Callers whose ``pool_timeout`` passed.
         refused: Callers told that a connect failed, or that the pool was disposed of.
+        shed: Callers refused because the pool was overloaded, with ``pool_shed_target``.
         cancelled: Callers that were cancelled in the queue.
         turned_away: Callers that were not let into the queue.
         connects: Connects that succeeded.
@@ -52,6 +53,7 @@ class PoolStatistics:
     wait_s_max: float = 0.0
     timeouts: int = 0
     refused: int = 0
+    shed: int = 0
     cancelled: int = 0
     turned_away: int = 0
     connects: int = 0
@@ -61,8 +63,11 @@ class PoolStatistics:
     closes: dict[str, int]
 
 
-def summed(parts: Sequence[CoreStatistics], limit: int | None) -> PoolStatistics:
-    """Add up the statistics of one pool's event loops."""
+def summed(parts: Sequence[CoreStatistics], limit: int | None, past: CoreStatistics | None = None) -> PoolStatistics:
+    """Add up the statistics of one pool's event loops, and the counters of those that have ended (``past``)."""
+    loops = len(parts)
+    if past is not None:
+        parts = [*parts, past]
     return PoolStatistics(
         limit=limit,
         used=sum(part.lent for part in parts),
@@ -71,13 +76,14 @@ def summed(parts: Sequence[CoreStatistics], limit: int | None) -> PoolStatistics
         resetting=sum(part.resetting + part.pinging for part in parts),
         closing=sum(part.closing for part in parts),
         waiting=sum(part.waiting for part in parts),
-        loops=len(parts),
+        loops=loops,
         granted=sum(part.granted for part in parts),
         waited=sum(part.waited for part in parts),
         wait_s_total=sum(part.wait_s_total for part in parts),
         wait_s_max=max((part.wait_s_max for part in parts), default=0.0),
         timeouts=sum(part.timeouts for part in parts),
         refused=sum(part.refused for part in parts),
+        shed=sum(part.shed for part in parts),
         cancelled=sum(part.cancelled for part in parts),
         turned_away=sum(part.turned_away for part in parts),
         connects=sum(part.connects for part in parts),

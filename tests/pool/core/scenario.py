@@ -9,9 +9,11 @@ this parser.
 from __future__ import annotations
 
 import heapq
+import math
 import re
 import tomllib
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -71,6 +73,38 @@ class Step:
                 names.append(word)
         return cls(float(at), verb, tuple(names), options)
 
+    def spread(self) -> Iterator[Step]:
+        """Yield the step itself, or a `load` as the checkouts it stands for."""
+        if self.verb != "load":
+            yield self
+            return
+        options = dict(self.options)
+        rate, for_s = float(options.pop("rate")), float(options.pop("for"))
+        for number in range(round(rate * for_s)):
+            yield Step(self.at + number / rate, "checkout", (f"{self.names[0]}{number + 1}",), options)
+
+
+class Groups:
+    """How callers whose names differ in their numbers only fared."""
+
+    def __init__(self) -> None:
+        self.waits: defaultdict[str, list[float]] = defaultdict(list)
+        self.refused: Counter[str] = Counter()
+
+    def served(self, name: str, waited_s: float) -> None:
+        self.waits[name.rstrip("0123456789")].append(waited_s)
+
+    def was_refused(self, name: str) -> None:
+        self.refused[name.rstrip("0123456789")] += 1
+
+    def measured(self) -> dict[str, float]:
+        """Return what a file may bound."""
+        found: dict[str, float] = {f"refused_{group}": count for group, count in self.refused.items()}
+        for group, waits in self.waits.items():
+            found[f"p99_wait_s_{group}"] = sorted(waits)[math.ceil(0.99 * len(waits)) - 1]
+            found.setdefault(f"refused_{group}", 0)
+        return found
+
 
 @dataclass
 class Server:
@@ -113,7 +147,7 @@ class Scenario:
         known = {"scenario", "title", "pool", "server", "steps", "events", "ignore", "end", "bounds", "until", "why"}
         if unknown := set(data) - known:
             raise ValueError(f"{path.name}: unknown keys {sorted(unknown)}")
-        steps = [Step.parse(line) for line in data["steps"]]
+        steps = [step for line in data["steps"] for step in Step.parse(line).spread()]
         steps.append(Step(float(data.get("until", steps[-1].at)), "rest", (), {}))
         return cls(
             path,
@@ -159,6 +193,7 @@ class World:
         self.now = 0.0
         self.events: list[tuple[float, str, str]] = []
         self.highest = {"connecting": 0, "sockets": 0, "waiting": 0, "longest_wait_s": 0.0}
+        self.groups = Groups()
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._order = 0
         self._callers: dict[str, Caller] = {}
@@ -258,9 +293,11 @@ class World:
                     RefuseReason.CONNECT_FAILED: f"refused: {error}",
                     RefuseReason.CLOSED: "refused: closed",
                     RefuseReason.LIMIT: "refused: limit",
+                    RefuseReason.SHED: "refused: overloaded",
                 }[reason]
                 self._note("refused", f"{waiter.owner.name} {why}")
                 self._waited(waiter.owner)
+                self.groups.was_refused(waiter.owner.name)
                 del self._callers[waiter.owner.name]
             case Filled(goal, live, error):
                 self._note("warm", f"warm-up {live} of {goal}" + (f": {error}" if error else ""))
@@ -300,6 +337,7 @@ class World:
             return
         self._note("gets", f"{caller.name} gets {slot.id}")
         self._waited(caller)
+        self.groups.served(caller.name, self.now - caller.asked_at)
         if caller.hold is not None:
             self._later(caller.hold, partial(self._return, caller))
 
@@ -343,6 +381,7 @@ class World:
                 del self._callers[name]
                 why = {LimitReached: "limit", TooManyWaiting: "too many waiting", PoolClosed: "closed"}[type(error)]
                 self._note("refused", f"{name} refused: {why}")
+                self.groups.was_refused(name)
 
     def do_checkin(self, step: Step) -> None:
         for name in step.names:

@@ -326,7 +326,7 @@ def test_warm_up_is_called_off_by_dispose():
     rig.fill(3)
     rig.take()
     rig.clear()
-    assert rig.take(Filled) == [Filled(3, 0)]
+    assert rig.take(Filled) == [Filled(3, 0, closed=True)]
 
 
 def test_warm_up_waits_for_sockets_that_are_closing():

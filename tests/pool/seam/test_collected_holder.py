@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from sqlalchemy import exc, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+import forebay
 from bench.pool_rows import OURS
 from forebay.testing.availability import require
 from forebay.testing.servers.postgres import PostgresServer
@@ -117,3 +118,32 @@ async def test_the_collector_does_not_make_a_greenlet_wait(asyncpg_url: str) -> 
         await asyncio.wait({task})
         assert engine.sync_engine.pool.checkedout() == 0  # type: ignore[attr-defined]
         await _works(engine)
+
+
+@pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "aiosqlite"], indirect=True)
+async def test_an_abandoned_async_generator_with_its_session_warns_once_and_raises_nothing(database_url: str) -> None:
+    """Goal: the place is free again. Method: the collector finds generator and session in one cycle.
+
+    The event loop then still runs the generator's end, which closes a session whose connection is gone.
+    """
+    wrong: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+    async with OURS.engine(database_url, pool_size=1, max_overflow=0) as engine:
+
+        async def rows() -> AsyncIterator[int]:
+            async with forebay.AsyncSession(engine) as session:
+                yield await session.scalar(text("select 1"))
+
+        async def forget() -> None:
+            generator = rows()
+            assert await anext(generator) == 1
+            _tie(generator)
+
+        await forget()
+        with pytest.warns(exc.SAWarning, match=WARNING) as warned:  # noqa: PT031
+            gc.collect()
+            await asyncio.sleep(0.05)
+        assert len(warned) == 1
+        assert engine.sync_engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        await _works(engine)
+    assert wrong == []

@@ -182,7 +182,7 @@ class World:
         for connection in self.database.sessions.values():
             assert not connection.in_transaction, "an idle connection is in a transaction"
             assert not connection.unsettled, "an idle connection is not settled"
-        for shell in self.pool._live():
+        for shell in self.pool._loops.live():
             check(shell.core)
         async with contextlib.AsyncExitStack() as stack:
             for _ in range(self.limit):

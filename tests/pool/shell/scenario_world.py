@@ -16,7 +16,7 @@ from typing import Any
 from forebay.pool import Budget, ConnectFailure, CoreConfig, Refuse, RefuseReason, Slot
 from forebay.pool._core import LimitReached, Misuse, PoolClosed, TooManyWaiting
 from forebay.pool.shell import Shell
-from tests.pool.core.scenario import FAILURES, Scenario, Server, Step
+from tests.pool.core.scenario import FAILURES, Groups, Scenario, Server, Step
 
 __all__ = ["ShellWorld"]
 
@@ -80,6 +80,7 @@ class ShellWorld:
         )
         self.events: list[tuple[float, str, str]] = []
         self.highest = {"connecting": 0, "sockets": 0, "waiting": 0, "longest_wait_s": 0.0}
+        self.groups = Groups()
         self._callers: dict[str, Caller] = {}
         self._silent: set[int] = set()
         self._running: set[asyncio.Future[Any]] = set()
@@ -205,6 +206,9 @@ class ShellWorld:
             assert reason is not None
             self._note("close", f"close {entry.slot.id} {reason.name.lower()}")
 
+    def say_goodbye(self, entry: Entry) -> None:
+        raise AssertionError("the loop of a scenario ends in order")
+
     def gone(self, entry: Entry) -> None:
         entry.is_open = False
 
@@ -216,6 +220,7 @@ class ShellWorld:
                 RefuseReason.CONNECT_FAILED: f"refused: {what}",
                 RefuseReason.CLOSED: "refused: closed",
                 RefuseReason.LIMIT: "refused: limit",
+                RefuseReason.SHED: "refused: overloaded",
             }[refused.reason]
         )
 
@@ -241,12 +246,14 @@ class ShellWorld:
                 caller.slot = entry.slot
         except Refused as refused:
             self._note("refused", f"{caller.name} {refused}")
+            self.groups.was_refused(caller.name)
             del self._callers[caller.name]
             return
         except (LimitReached, TooManyWaiting, PoolClosed) as error:
             del self._callers[caller.name]
             why = {LimitReached: "limit", TooManyWaiting: "too many waiting", PoolClosed: "closed"}[type(error)]
             self._note("refused", f"{caller.name} refused: {why}")
+            self.groups.was_refused(caller.name)
             return
         except asyncio.CancelledError:
             if caller.slot is not None:
@@ -256,6 +263,7 @@ class ShellWorld:
             waited = round(self.loop.time() - caller.asked_at, 9)
             self.highest["longest_wait_s"] = max(self.highest["longest_wait_s"], waited)
         self._note("gets", f"{caller.name} gets {entry.slot.id}")
+        self.groups.served(caller.name, self.loop.time() - caller.asked_at)
         if caller.hold is not None:
             await asyncio.sleep(caller.hold + entry.slot.id * 1e-12)
             self._return(caller)

@@ -110,7 +110,7 @@ def test_ten_thousand_cancelled_callers_leave_nothing() -> None:
     async def scenario() -> None:
         async with World() as world, world.engine.connect():
             loop: Any = asyncio.get_running_loop()
-            (shell,) = world.pool._live()
+            (shell,) = world.pool._loops.live()
             timers = len(loop._scheduled)
             for _ in range(10):
                 tasks = [asyncio.create_task(_use_as(world, "impatient")) for _ in range(1000)]

@@ -257,3 +257,34 @@ def test_a_listener_may_call_back_into_the_pool(name: str) -> None:
             await world.check()
 
     run_virtual(scenario())
+
+
+class _Exit(BaseException):
+    pass
+
+
+def test_an_exit_in_a_listener_of_close_does_not_keep_the_other_connections_open() -> None:
+    """What was seen: their places in the pool were lost for good. Method: end a generation of three idle ones."""
+
+    async def scenario() -> None:
+        async with World(pool_size=4) as world:
+            raws = [await world.engine.raw_connection() for _ in range(4)]
+            fired: list[Any] = []
+
+            def exits(*_: Any) -> None:
+                fired.append(1)
+                if len(fired) == 1:
+                    raise _Exit
+
+            event.listen(world.engine.sync_engine, "close", exits)
+            for raw in raws[1:]:
+                raw.close()
+            with pytest.raises(_Exit):
+                world.pool._invalidate(raws[0], _checkin=False)
+            raws[0].close()
+            await asyncio.sleep(1)
+            assert world.pool.statistics().closing == 0
+            assert len(fired) == 4
+            await world.check()
+
+    run_virtual(scenario())

@@ -20,7 +20,9 @@ __all__ = ["checked_cores"]
 
 def _bad_values(option: Option) -> list[Any]:
     assert option.minimum is not None
-    bad: list[Any] = [option.minimum - 1, math.nan, "7", True, object()]
+    bad: list[Any] = [option.minimum - 1, math.nan, -math.inf, "7", True, object(), 1e300, 10**400]
+    if option.name != "pool_timeout":  # there SQLAlchemy takes it for "no limit"
+        bad.append(math.inf)
     if option.kind is int:
         bad.append(option.minimum + 0.5)
     if not option.optional:
@@ -30,7 +32,10 @@ def _bad_values(option: Option) -> list[Any]:
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 def test_a_value_out_of_bounds_is_refused_by_name(option: Option) -> None:
-    """Goal: zero, negative and nonsense values never reach the pool. Method: each option, given to the pool class."""
+    """Goal: zero, negative, endless and nonsense values never reach the pool. Method: each, given to the pool class.
+
+    What was seen: OverflowError, and the names of the core's own options, for what is too large.
+    """
     for value in _bad_values(option):
         with pytest.raises(InvalidOptionError, match=f"^{option.name}="):
             AsyncAdaptedQueuePool(lambda: None, **{option.field: value})
@@ -60,6 +65,10 @@ def test_the_default_and_the_bound_itself_are_taken(option: Option) -> None:
             {"pool_backoff_start": 2.0, "pool_backoff_max": 1.0},
             "pool_backoff_start=2.0 and pool_backoff_max=1.0: the first pause is longer than the longest",
         ),
+        (
+            {"pool_shed_target": 0.5, "pool_shed_interval": 0.1},
+            "pool_shed_interval=0.1 and pool_shed_target=0.5: the interval is shorter than one good wait",
+        ),
     ],
 )
 def test_options_that_contradict_each_other_are_named_together(given: dict[str, Any], said: str) -> None:
@@ -68,6 +77,15 @@ def test_options_that_contradict_each_other_are_named_together(given: dict[str, 
     with pytest.raises(InvalidOptionError) as caught:
         AsyncAdaptedQueuePool(lambda: None, **given)
     assert str(caught.value).startswith(said)
+
+
+def test_a_target_that_nobody_waits_for_is_named() -> None:
+    """Goal: no option that does nothing. Method: a pool_timeout below twice the target."""
+    assert problems({"pool_shed_target": 0.5, "pool_timeout": 1.0}) == [
+        "pool_shed_target=0.5 and pool_timeout=1.0: nobody waits for more than twice the target, so nobody is shed; "
+        "give a target of less than half of pool_timeout"
+    ]
+    assert not problems({"pool_shed_target": 0.5, "pool_timeout": None})
 
 
 def test_everything_wrong_is_told_at_once() -> None:

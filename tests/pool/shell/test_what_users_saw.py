@@ -104,3 +104,27 @@ def test_a_caller_served_in_the_moment_of_a_dispose_asks_the_new_pool() -> None:
             await world.check()
 
     run_virtual(scenario())
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_dispose_in_the_tick_in_which_a_connect_begins_costs_no_place(turns: int) -> None:
+    """What was seen: after restarts of the database the pool had a place less each time, and shutdown took forever.
+
+    The task of the connect was cancelled before its first step, and never said that it had ended.
+    """
+
+    async def scenario() -> None:
+        async with World(pool_size=3, max_overflow=0) as world:
+            async with world.engine.connect():
+                task = asyncio.create_task(world.engine.connect().start())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await world.engine.dispose()
+                (late,) = await asyncio.gather(task, return_exceptions=True)
+                if isinstance(late, forebay.AsyncConnection):
+                    await late.close()
+            await asyncio.sleep(10)
+            assert world.pool.statistics().closing == 0
+            await world.check()
+
+    run_virtual(scenario())

@@ -98,7 +98,11 @@ def _state(stage: Stage, now: float) -> State:
         )
         for slot in core.slots
     )
-    queue = tuple((since(waiter.deadline), waiter.nowait) for waiter in core._queue)
+    shedder = core._shedder
+    queue = tuple(
+        (since(waiter.deadline), waiter.nowait, None if shedder is None else since(shedder.refuse_at(waiter.asked_at)))
+        for waiter in core._queue
+    )
     order = tuple(core.slots.index(slot) for slot in core._idle)
     granted = sum(waiter.state is WaiterState.GRANTED for waiter in stage._waiters[0].values())
     pausing = since(policy.retry_at) if policy.retry_at is not None and policy.retry_at > now else None
@@ -150,6 +154,7 @@ SMALL = {
     "one and one": {"pool_size": 1, "max_overflow": 1, "connect_in_flight_start": 1},
     "one and one, in parallel": {"pool_size": 1, "max_overflow": 1, "use_lifo": True},
     "one kept ready": {"pool_size": 1, "max_overflow": 1, "min_idle": 1, "idle_timeout_s": 2.0},
+    "one, shed early": {"pool_size": 1, "max_overflow": 0, "shed_target_s": 0.4, "shed_interval_s": 1.0},
     "unlimited": {"pool_size": 0, "max_overflow": 0, "max_waiting": 1},
 }
 

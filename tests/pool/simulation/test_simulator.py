@@ -7,6 +7,7 @@ import random
 import pytest
 
 from forebay.pool._core import CloseReason, Core, CoreBug, CoreMode, Grant, Phase, RefuseReason, Slot, Waiter
+from forebay.pool._core.shedding import Shedder
 from forebay.testing.simulate import Failure, Violation, World, minimized, random_options, replay
 from forebay.testing.simulate.__main__ import main
 
@@ -37,7 +38,7 @@ def test_a_world_depends_on_its_seed_only():
 def test_the_worlds_differ_and_cover_the_options():
     """Two hundred seeds draw every option, on and off."""
     drawn = [random_options(random.Random(seed)) for seed in range(200)]
-    for option in ("lifetime_s", "idle_timeout_s", "overflow_grace_s", "min_idle", "max_waiting"):
+    for option in ("lifetime_s", "idle_timeout_s", "overflow_grace_s", "min_idle", "max_waiting", "shed_target_s"):
         assert 0 < sum(option in options for options in drawn) < 200
     assert {options["pool_size"] for options in drawn} == {0, 1, 2, 3, 5}
 
@@ -241,6 +242,44 @@ class ForgetsToClose(Core):
         return None if reason is CloseReason.POOL_CLOSED else reason
 
 
+class ShedsTooSoon(Core):
+    """The interval is not waited for."""
+
+    __slots__ = ()
+
+    def _shed(self, now: float, shedder: Shedder) -> None:
+        shedder.interval_s = 0.0
+        super()._shed(now, shedder)
+
+
+class ShedsNobody(Core):
+    """An overloaded pool keeps everybody waiting."""
+
+    __slots__ = ()
+
+    def _shed(self, now: float, shedder: Shedder) -> None:
+        pass
+
+
+class ShedsTheNewest(Core):
+    """Who came last is refused first."""
+
+    __slots__ = ()
+
+    def _longest_in_line(self) -> Waiter | None:
+        first = super()._longest_in_line()
+        return first and [waiter for waiter in self._queue if not waiter.was_served][-1]
+
+
+class ShedsWhoIsConnectedFor(Core):
+    """Callers are refused although connects for them are under way."""
+
+    __slots__ = ()
+
+    def _longest_in_line(self) -> Waiter | None:
+        return next((waiter for waiter in self._queue if not waiter.was_served), None)
+
+
 SABOTAGED = [
     LostWakeUp,
     Barging,
@@ -258,6 +297,10 @@ SABOTAGED = [
     GrantsTwice,
     StarvesForCapacity,
     ForgetsToClose,
+    ShedsTooSoon,
+    ShedsNobody,
+    ShedsTheNewest,
+    ShedsWhoIsConnectedFor,
 ]
 
 

@@ -27,6 +27,8 @@ class PoolMachine(RuleBasedStateMachine):
         grace=st.sampled_from([0.0, 1.0]),
         min_idle=st.integers(0, 1),
         in_flight=st.integers(1, 3),
+        shed_target=st.sampled_from([None, 0.05, 0.5]),
+        shed_interval=st.sampled_from([0.1, 1.0]),
         seed=st.integers(0, 3),
     )
     def create(self, pool_size: int, max_overflow: int, lifo: bool, seed: int, **options: Any) -> None:
@@ -40,6 +42,8 @@ class PoolMachine(RuleBasedStateMachine):
                 "overflow_grace_s": options["grace"],
                 "min_idle": options["min_idle"],
                 "connect_in_flight_start": options["in_flight"],
+                "shed_target_s": options["shed_target"],
+                "shed_interval_s": options["shed_interval"],
             },
             seed,
         )

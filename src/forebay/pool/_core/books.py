@@ -12,6 +12,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
+from itertools import islice
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from forebay.pool._core.budget import Budget, Notify
@@ -19,6 +20,7 @@ from forebay.pool._core.config import CoreConfig
 from forebay.pool._core.connecting import ConnectPolicy
 from forebay.pool._core.effects import CancelOpen, Close, Effect, Grant, Open, Refuse
 from forebay.pool._core.errors import CoreBug, IllegalInput, Misuse
+from forebay.pool._core.shedding import Shedder
 from forebay.pool._core.slot import Slot
 from forebay.pool._core.state import (
     LATE,
@@ -54,7 +56,7 @@ def step(method: Callable[Concatenate[B, float, P], R]) -> Callable[Concatenate[
 
     A method checks its input before it changes anything; when it raises, the step has not happened.
     """
-    name = method.__name__
+    name = method.__name__.lstrip("_")  # a fast path and its full step are the same input
 
     @functools.wraps(method)
     def run(self: B, now: float, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -70,7 +72,7 @@ def step(method: Callable[Concatenate[B, float, P], R]) -> Callable[Concatenate[
             self._settle(now)
         finally:
             self.in_step = False
-        self.attention = True
+        self.attention = self.wake_moved = True
         return result
 
     return run
@@ -94,6 +96,7 @@ class Books:
         generation: Raised by each sweep; connections of an older one are never lent again.
         pool_size: Connections kept idle at most; ``0`` for all.
         attention: Effects are pending, or the next wake time may have changed. Cleared by ``take_effects``.
+        wake_moved: The next wake time may have become earlier. Set here, cleared by whoever sets the timer.
         in_step: The core is in the middle of an input; a finalizer that finds this set must post its news for later.
         now: Time of the last step.
         history: The last inputs.
@@ -118,6 +121,8 @@ class Books:
         "_refill_below",
         "_resetting",
         "_rng",
+        "_seen_fast_grants",
+        "_shedder",
         "_slots",
         "_use_s",
         "attention",
@@ -134,6 +139,7 @@ class Books:
         "policy",
         "pool_size",
         "seat",
+        "wake_moved",
     )
 
     def __init__(self, config: CoreConfig, rng: random.Random, budget: Budget | None, notify: Notify | None) -> None:
@@ -145,6 +151,7 @@ class Books:
         self.pool_size = self.budget.pool_size
         self._keep: float = self.pool_size or math.inf
         self.attention = False
+        self.wake_moved = False
         self.in_step = False
         self.now = -math.inf
         self.history: deque[tuple[object, ...]] = deque(maxlen=HISTORY)
@@ -167,6 +174,9 @@ class Books:
         self._refill_below = 0  # fewer idle than this after an acquire, and the upkeep has something to do
         self._next_slot_id = 1
         self._next_waiter_id = 1
+        target_s = config.shed_target_s
+        self._shedder = None if target_s is None else Shedder(target_s, config.shed_interval_s)
+        self._seen_fast_grants = 0
         self.seat = self.budget.join(self._idle, notify or _ignore)
 
     def _settle(self, now: float) -> None:
@@ -294,12 +304,36 @@ class Books:
         return waiter
 
     def _next_waiter(self, now: float) -> Waiter | None:
-        """Take the oldest waiter off the queue, refusing those whose deadline has passed."""
+        """Take the oldest waiter off the queue, refusing those whose time is up."""
+        if self._shedder is not None:
+            self._shed(now, self._shedder)
         while (waiter := self._queue.head) is not None:
             if waiter.deadline is None or waiter.deadline > now:
                 self._queue.remove(waiter)
                 return waiter
             self._time_out(now, waiter)
+        return None
+
+    def _shed(self, now: float, shedder: Shedder) -> None:
+        """Refuse those who have waited too long in a pool that is overloaded."""
+        if self._fast_grants != self._seen_fast_grants:
+            # Somebody did not wait at all. The fast path counts it anyway, and does not stop to say so.
+            self._seen_fast_grants = self._fast_grants
+            shedder.calm()
+        while (waiter := self._longest_in_line()) is not None:
+            shedder.waiting(now, waiter.asked_at)
+            if shedder.refuse_at(waiter.asked_at) > now:
+                return
+            self._refuse(now, waiter, RefuseReason.SHED, Phase.WAIT, self.policy.error)
+
+    def _longest_in_line(self) -> Waiter | None:
+        """Return who has waited longest for what others return. O(connects in flight).
+
+        Not those for whom connects are under way, whatever the load; nor those who had their turn, and will be next.
+        """
+        for waiter in islice(self._in_order, self.in_flight, None):
+            if not waiter.was_served:
+                return waiter
         return None
 
     def _refuse(self, now: float, waiter: Waiter, reason: RefuseReason, phase: Phase, error: object) -> None:
@@ -308,6 +342,8 @@ class Books:
         waiter.state = WaiterState.REFUSED
         if reason is RefuseReason.TIMEOUT:
             self.counters.timeouts += 1
+        elif reason is RefuseReason.SHED:
+            self.counters.shed += 1
         else:
             self.counters.refused += 1
         self._wait_is_over(now, waiter)
@@ -336,6 +372,9 @@ class Books:
         counters = self.counters
         counters.wait_s_total += waited
         counters.wait_s_max = max(counters.wait_s_max, waited)
+        if self._shedder is not None and not waiter.was_served:
+            heard = self._shedder.served if waiter.state is WaiterState.GRANTED else self._shedder.waiting
+            heard(now, waiter.asked_at)
 
     # -- looking in ----------------------------------------------------------------------------------------------------
 
@@ -364,10 +403,13 @@ class Books:
         return tuple(self._slots.values())
 
     def statistics(self) -> CoreStatistics:
-        """Return counters and gauges as one frozen snapshot. O(slots)."""
+        """Return counters and gauges as one frozen snapshot. O(slots).
+
+        May be asked from another thread; the numbers are then of moments close to each other.
+        """
         gauges = self._gauges()
         counters = self.counters
-        owned_pings = sum(slot.state is SlotState.PINGING and slot.owner is not None for slot in self._slots.values())
+        owned_pings = sum(slot.state is SlotState.PINGING and slot.owner is not None for slot in self.slots)
         return CoreStatistics(
             idle=gauges[SlotState.IDLE],
             lent=gauges[SlotState.LENT] + owned_pings,
@@ -386,6 +428,7 @@ class Books:
             wait_s_max=counters.wait_s_max,
             timeouts=counters.timeouts,
             refused=counters.refused,
+            shed=counters.shed,
             cancelled=counters.cancelled,
             turned_away=counters.turned_away,
             connects=counters.connects,
@@ -401,7 +444,7 @@ class Books:
 
     def _gauges(self) -> dict[SlotState, int]:
         gauges = dict.fromkeys(SlotState, 0)
-        for slot in self._slots.values():
+        for slot in self.slots:  # a copy: another thread may be asking
             gauges[slot.state] += 1
         return gauges
 

@@ -145,6 +145,16 @@ class Budget:
             return max(0, self._cap - self.used)
 
     @property
+    def exhausted(self) -> bool:
+        """Whether one core has the budget to itself and all of it in use; read without the lock."""
+        return self.uncontended and self.used >= self._cap
+
+    @property
+    def busy(self) -> bool:
+        """Whether some thread, perhaps this one, is in the middle of a change: who cannot wait must come back later."""
+        return self._lock.locked()
+
+    @property
     def cores(self) -> int:
         """Cores that share this budget."""
         return len(self._seats)

@@ -40,6 +40,9 @@ class CoreConfig:
         reset_wait_s: How long a caller waits for a connection that is being brought to rest before another one is
             opened for it, ≥ 0. A reset takes a few round trips, as a connect does, but costs the server no new session;
             without this a burst of timed-out queries would be answered by a burst of connects.
+        shed_target_s: Wait for a connection that is good enough, > 0; who waits twice as long is refused while the pool
+            is overloaded (:mod:`~forebay.pool._core.shedding`). ``None``: nobody is.
+        shed_interval_s: How long every wait must be above the target for the pool to be overloaded, > 0.
 
     Raises:
         InvalidConfig: All options out of bounds, in one message.
@@ -62,6 +65,8 @@ class CoreConfig:
     permanent_retry_s: float = 30.0
     max_waiting: int | None = None
     reset_wait_s: float = 0.2
+    shed_target_s: float | None = None
+    shed_interval_s: float = 2.0
 
     def __post_init__(self) -> None:
         low, high = self.lifetime_jitter
@@ -84,6 +89,8 @@ class CoreConfig:
             "permanent_retry_s must be > 0": 0 < self.permanent_retry_s < math.inf,
             "max_waiting must be ≥ 1 or None": self.max_waiting is None or self.max_waiting >= 1,
             "reset_wait_s must be ≥ 0 and finite": 0 <= self.reset_wait_s < math.inf,
+            "shed_target_s must be > 0 or None": _positive(self.shed_target_s),
+            "shed_interval_s must be > 0 and finite": 0 < self.shed_interval_s < math.inf,
         }
         broken = [rule for rule, holds in rules.items() if not holds]
         if broken:

@@ -22,6 +22,8 @@ The rules, each enforced in one place below:
   on.
 * **The truth at once.** A failed connect is told to the waiter at the head; with nothing left alive, the second failure
   in a row is told to everybody. See :meth:`Core._connect_failed`.
+* **A queue that only stands is cut.** With ``shed_target_s``, who has waited twice that long is refused while nobody is
+  served within it. See :mod:`~forebay.pool._core.shedding`.
 * **Old generations die.** :meth:`~Core.sweep` makes everything open stale: idle ones are closed in bulk, lent ones at
   their return, and connects under way are called off, since the server they reach may be the one that is going down.
   Whatever *begins* to connect after the sweep survives it.
@@ -35,7 +37,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from forebay.pool._core.books import step
 from forebay.pool._core.budget import Budget, BudgetSignal, Notify
@@ -61,6 +63,7 @@ __all__ = ["Core"]
 # Module constants: an attribute of an enum class costs twice as much to look up.
 _IDLE = SlotState.IDLE
 _LENT = SlotState.LENT
+_OPEN = CoreMode.OPEN
 
 _SOMEBODY = object()
 
@@ -128,10 +131,14 @@ class Core(Endings):
             or slot.home is not self
             or now >= slot.retire_at
             or slot.generation != self.generation
-            or self._in_order
-            or len(idle) >= self._keep
             or not self.budget.uncontended
         ):
+            self._release(now, slot)
+            return
+        if self._in_order:
+            self._hand_over(now, slot)
+            return
+        if len(idle) >= self._keep:
             self._release(now, slot)
             return
         slot.state = _IDLE
@@ -141,6 +148,36 @@ class Core(Endings):
         self._use_s += now - slot.lent_at
         idle.append(slot)
         self.history.append(slot.note_release)
+
+    def _hand_over(self, now: float, slot: Slot) -> None:
+        """Pass a returned connection that is fit on to the oldest waiter, without the settling of a full step.
+
+        Somebody waits, so none is idle; the queue gets shorter, so no connect becomes due. Only refills could, and
+        units another core left us: those take the full step.
+        """
+        if self.in_step:
+            self._release(now, slot)
+            return
+        self.in_step = True  # a collector that finds a forgotten connection in here must post its news for later
+        try:
+            calm = not (
+                self._shedder is not None
+                or self._refill_below
+                or self._owed
+                or self.fill_goal
+                or self.seat.credit
+                or self._queue.may_be_late(now)
+            )
+            waiter = self._next_waiter(now) if calm else None
+            if waiter is not None:
+                self.attention = True
+                self._end_lease(now, slot)
+                self._lend(now, slot, waiter)
+                self.history.append(slot.note_release)
+        finally:
+            self.in_step = False
+        if waiter is None:
+            self._release(now, slot)
 
     @step
     def _retire_expired(self, now: float) -> None:
@@ -163,7 +200,6 @@ class Core(Endings):
 
     # -- callers without a connection ------------------------------------------------------------------------------
 
-    @step
     def wait(self, now: float, deadline: float | None, owner: object) -> Waiter:
         """Queue a caller. Exactly one of a :class:`Grant`, a :class:`Refuse`, or :meth:`abandon` ends its wait.
 
@@ -176,6 +212,33 @@ class Core(Endings):
             PoolClosed: The pool takes no new callers.
             TooManyWaiting: ``max_waiting`` are queued.
         """
+        if self._in_order and not self.in_step:
+            queue = self._queue
+            self.in_step = True  # as in _hand_over
+            try:
+                if (
+                    self.mode is _OPEN
+                    and self.budget.exhausted
+                    and not self.seat.credit
+                    and self._shedder is None
+                    and queue.is_watched_until(deadline)
+                    and not queue.may_be_late(now)
+                ):
+                    # One more at the end of a queue, and nothing to connect with: nothing to settle, no timer to set.
+                    now = max(now, self.now)
+                    waiter = self._enqueue(now, deadline, owner)
+                    self.now = now
+                    self.history.append((now, "wait", deadline))
+                    return waiter
+            finally:
+                self.in_step = False
+        return self._wait(now, deadline, owner)
+
+    @step
+    def _wait(self, now: float, deadline: float | None, owner: object) -> Waiter:
+        return self._enqueue(now, deadline, owner)
+
+    def _enqueue(self, now: float, deadline: float | None, owner: object) -> Waiter:
         self._admit()
         self._arrivals += 1
         waiter = self._new_waiter(now, owner, self._arrivals, now, deadline)
@@ -363,6 +426,7 @@ class Core(Endings):
         else:
             slot.taken_from = None
         waiter = self._new_waiter(now, owner, slot.place, slot.asked_at, deadline)
+        waiter.was_served = True
         self._queue.put_back(waiter)
         if self.mode is not CoreMode.OPEN:
             self._refuse(now, waiter, RefuseReason.CLOSED, Phase.PING, None)
@@ -507,12 +571,14 @@ class Core(Endings):
     def next_wake(self) -> float | None:
         """Return when :meth:`tick` must be called next, in monotonic seconds, or ``None``.
 
-        It changes only when :attr:`attention` is set.
+        It becomes earlier only when :attr:`wake_moved` is set.
         """
         wake = self._queue.next_deadline()
         wake = math.inf if wake is None else wake
         if self.mode is CoreMode.OPEN:
             wake = min(wake, self._upkeep_wake(self.now))
+            if self._shedder is not None and (waiter := self._longest_in_line()) is not None:
+                wake = min(wake, self._shedder.refuse_at(waiter.asked_at))
             retry_at = self.policy.retry_at
             # A pause that is over has been looked at already; one nobody waits for needs no timer.
             if retry_at is not None and self.now < retry_at < wake and (self._queue.head or self._refill_missing()):
@@ -536,6 +602,11 @@ class Core(Endings):
         self._effects = []
         self.attention = False
         return effects
+
+    def put_back(self, effects: Iterable[Effect]) -> None:
+        """Take back effects that could not be performed; they come first among the next ones."""
+        self._effects[:0] = effects
+        self.attention = True
 
     # -- the two decisions everything ends in ------------------------------------------------------------------------
 
@@ -597,6 +668,8 @@ class Core(Endings):
         queue = self._queue
         while (waiter := queue.overdue(now)) is not None:
             self._time_out(now, waiter)
+        if self._shedder is not None:
+            self._shed(now, self._shedder)
         while self._idle and (head := queue.head) is not None:
             slot = self._pop_idle()
             if now >= slot.hard_at:

@@ -93,11 +93,13 @@ class Filled:
         goal: Connections asked for.
         live: Connections open now; less than ``goal`` when it failed or was called off.
         error: Token of the failed connect that ended it, or ``None``.
+        closed: It was called off: the pool was disposed of.
     """
 
     goal: int
     live: int
     error: object = None
+    closed: bool = False
 
 
 Effect: TypeAlias = Open | CancelOpen | Grant | Refuse | Close | Filled

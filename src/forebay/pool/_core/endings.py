@@ -92,7 +92,7 @@ class Endings(Upkeep):
     def _clear(self, now: float) -> None:
         for waiter in list(self._queue):
             self._refuse(now, waiter, RefuseReason.CLOSED, Phase.WAIT, None)
-        self._end_fill(None)
+        self._end_fill(None, closed=True)
         self._owed = 0
         self.used = False
         self._end_generation(CloseReason.POOL_CLOSED)

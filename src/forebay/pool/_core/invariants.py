@@ -29,7 +29,7 @@ INVARIANTS: Final[dict[str, str]] = {
     "I5": "Who was refused or gave up holds nothing.",
     "I6": "The queue is in order of arrival.",
     "I7": "Counters add up and never go negative.",
-    "I8": "Nobody waits beyond its deadline, and the core asks to be woken in time for the next one.",
+    "I8": "Nobody waits beyond its deadline, nor when it is to be shed, and the core asks to be woken in time.",
 }
 
 
@@ -133,9 +133,14 @@ def _counters(core: Core, slots: tuple[Slot, ...], states: Counter[SlotState]) -
     for what, left, right in (
         ("leases granted = ended + held", granted, core._leases_ended + owned),
         (
-            "waits begun = granted + timed out + refused + cancelled + waiting",
+            "waits begun = granted + timed out + refused + shed + cancelled + waiting",
             counters.waits,
-            counters.waiter_grants + counters.timeouts + counters.refused + counters.cancelled + core.waiting,
+            counters.waiter_grants
+            + counters.timeouts
+            + counters.refused
+            + counters.shed
+            + counters.cancelled
+            + core.waiting,
         ),
         (
             "connects begun = succeeded + failed + called off + in flight",
@@ -164,6 +169,13 @@ def _time(core: Core, slots: tuple[Slot, ...]) -> Iterator[tuple[str, str]]:
             yield "I8", f"{waiter!r} still waits at {core.now:.6g}"
         if wake is None or wake > waiter.deadline:
             yield "I8", f"the next wake is at {wake}, after the deadline of {waiter!r}"
+    first = core._longest_in_line()
+    if core._shedder is not None and first is not None:
+        shed_at = core._shedder.refuse_at(first.asked_at)
+        if shed_at <= core.now:
+            yield "I8", f"{first!r} is to be shed and still waits at {core.now:.6g}"
+        if wake is None or wake > shed_at:
+            yield "I8", f"the next wake is at {wake}, after {first!r} is to be shed"
     if core.config.lifetime_s is not None and core.mode is CoreMode.OPEN:
         planned = {(at, id) for at, id, _ in core._retirements}
         for slot in slots:
@@ -193,6 +205,7 @@ def snapshot(core: Core) -> dict[str, Any]:
         "fast": (core._fast_grants, core._leases_ended, core._use_s),
         "counts": (core.live, core.in_flight, core._resetting, core.generation, core.pool_size, core.mode),
         "upkeep": (core.fill_goal, core.used, core._owed, sorted(core._retirements), core._next_retirement_at),
+        "shedding": (repr(core._shedder), core._seen_fast_grants),
         "time": (core.now, core.attention, core.in_step, len(core.history)),
     }
 

@@ -135,6 +135,8 @@ class RefuseReason(Enum):
     """The pool was disposed of or closed."""
     LIMIT = "limit"
     """It came with no patience at all (``pool_timeout=0``) and the capacity that covered it went elsewhere."""
+    SHED = "shed"
+    """The pool is overloaded and it has waited twice the target."""
 
 
 @unique

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from forebay.pool._core.state import CloseReason
 
@@ -27,6 +28,7 @@ class Counters:
         "refused",
         "replaced",
         "resets",
+        "shed",
         "timeouts",
         "turned_away",
         "use_s_total",
@@ -46,6 +48,7 @@ class Counters:
         self.wait_s_max = 0.0
         self.timeouts = 0
         self.refused = 0
+        self.shed = 0
         self.cancelled = 0
         self.turned_away = 0
         self.connects_started = 0
@@ -82,6 +85,7 @@ class CoreStatistics:
         wait_s_max: Longest of those.
         timeouts: Callers whose deadline passed.
         refused: Callers turned away from the queue for another reason.
+        shed: Callers refused after twice the target because the pool was overloaded.
         cancelled: Callers that gave up in the queue.
         turned_away: Callers that were not admitted to the queue (too many waiting, limit reached, closed).
         connects: Connects that succeeded.
@@ -112,6 +116,7 @@ class CoreStatistics:
     wait_s_max: float
     timeouts: int
     refused: int
+    shed: int
     cancelled: int
     turned_away: int
     connects: int
@@ -123,3 +128,25 @@ class CoreStatistics:
     replaced: int
     detached: int
     closes: dict[CloseReason, int] = field(default_factory=dict)
+
+    def ended(self, before: CoreStatistics | None) -> CoreStatistics:
+        """Return what is left to tell of a core that is no more: its counters, with those of ``before`` added."""
+        zero: dict[str, Any] = dict.fromkeys(_GAUGES, 0)
+        rest = replace(self, **zero)
+        if before is None:
+            return rest
+        sums: dict[str, Any] = {
+            name: getattr(rest, name) + getattr(before, name)
+            for name in (one.name for one in fields(rest))
+            if name not in _NO_SUM
+        }
+        return replace(
+            rest,
+            wait_s_max=max(rest.wait_s_max, before.wait_s_max),
+            closes={reason: rest.closes.get(reason, 0) + before.closes.get(reason, 0) for reason in CloseReason},
+            **sums,
+        )
+
+
+_GAUGES = ("idle", "lent", "connecting", "pinging", "resetting", "closing", "waiting", "consecutive_failures")
+_NO_SUM = frozenset({*_GAUGES, "generation", "connect_window", "connect_target", "wait_s_max", "closes"})

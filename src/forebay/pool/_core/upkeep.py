@@ -195,9 +195,9 @@ class Upkeep(Books):
             # Reached; or other loops hold what is missing, and a warm-up does not take their idle connections.
             self._end_fill(None)
 
-    def _end_fill(self, error: object) -> None:
+    def _end_fill(self, error: object, *, closed: bool = False) -> None:
         if self.fill_goal:
-            self._effects.append(Filled(self.fill_goal, self.live, error))
+            self._effects.append(Filled(self.fill_goal, self.live, error, closed))
             self.fill_goal = 0
 
     # -- time ------------------------------------------------------------------------------------------------------

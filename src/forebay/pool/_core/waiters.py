@@ -33,6 +33,7 @@ class Waiter:
         state: Its one outcome.
         slot: What it was granted.
         lease: ``slot.uses`` at that moment: says whether the grant is still its own.
+        was_served: Its owner had a connection already, which failed its ping: it is ahead of those who just wait.
     """
 
     __slots__ = (
@@ -47,6 +48,7 @@ class Waiter:
         "queued_at",
         "slot",
         "state",
+        "was_served",
     )
 
     def __init__(
@@ -70,6 +72,7 @@ class Waiter:
         self.state = WaiterState.WAITING
         self.slot: Slot | None = None
         self.lease = 0
+        self.was_served = False
 
     def __repr__(self) -> str:
         until = "" if self.deadline is None else f" until {self.deadline:.6g}"
@@ -146,6 +149,16 @@ class WaiterQueue:
                 return heap[0][0]
             heapq.heappop(heap)
         return None
+
+    def may_be_late(self, now: float) -> bool:
+        """Tell in a moment whether a deadline may have passed; ``True`` also for that of a caller that has left."""
+        heap = self._by_deadline
+        return bool(heap) and heap[0][0] <= now
+
+    def is_watched_until(self, deadline: float | None) -> bool:
+        """Tell whether whoever looks in at the earliest deadline known so far comes early enough for ``deadline``."""
+        heap = self._by_deadline
+        return deadline is None or (bool(heap) and heap[0][0] <= deadline)
 
     def overdue(self, now: float) -> Waiter | None:
         """Return a caller whose deadline has passed, the earliest deadline first."""

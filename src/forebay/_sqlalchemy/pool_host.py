@@ -1,0 +1,171 @@
+"""What the pool's shell asks of SQLAlchemy: how a connection is opened, brought to rest, closed, and with which events.
+
+The shell decides when; see :class:`forebay.pool.shell.Host`. A slot's entry is a
+:class:`~forebay._sqlalchemy.pool_entry.Record`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from sqlalchemy import util
+
+from forebay._sqlalchemy.greenlets import greenlet_spawn
+from forebay._sqlalchemy.holders import described
+from forebay._sqlalchemy.pool_entry import ProxiedConnection, Record
+from forebay._sqlalchemy.pool_errors import connect_failure, refusal_error
+from forebay.pool import ConnectFailure, Refuse, Slot
+from forebay.pool._core import CloseReason
+from forebay.pool.shell import Shell
+
+if TYPE_CHECKING:
+    from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
+
+__all__ = ["PoolHost"]
+
+
+# Why the pool closes a connection that it does not mean to open again, or has replaced already.
+_NOT_MISSED = frozenset({CloseReason.IDLE_TIMEOUT, CloseReason.LIFETIME})
+
+
+class PoolHost:
+    """Performs on connections what the pool's shells decide, and keeps the records that have none.
+
+    Attributes:
+        parked: Places without a connection. They count as checked in, as in SQLAlchemy.
+    """
+
+    def __init__(self, pool: AsyncAdaptedQueuePool) -> None:
+        self._pool = pool
+        self.parked: list[Record] = []
+
+    def start_empty(self) -> list[Record]:
+        """Give up the places without a connection, and return them: a forked process has none."""
+        parked, self.parked = self.parked, []
+        return parked
+
+    def park(self, record: Record) -> None:
+        """Keep an emptied record for the next connect, as long as there are no more places than ``pool_size``."""
+        record.shell = None
+        record.slot = None
+        if record not in self.parked and self._pool.checkedin() < (self._pool.size() or 1):
+            self.parked.append(record)
+
+    def entry_for(self, shell: Shell, slot: Slot) -> Record:
+        """Return the record a new connection will live in: an emptied one if there is one."""
+        try:
+            record = self.parked.pop()
+        except IndexError:  # asked for and not looked at before: another loop's thread may be quicker
+            record = Record(self._pool)
+        record.shell, record.slot = shell, slot
+        return record
+
+    async def open(self, entry: Record) -> None:
+        """Connect and run the ``connect`` event."""
+        await greenlet_spawn(entry.connect)
+
+    def unanswered(self, entry: Record, waited_s: float) -> bool:
+        """Hear that a connect takes long; return whether to begin anew: not once the server has answered."""
+        if entry.dbapi_connection is not None:
+            return False  # a ``connect`` listener takes its time
+        self._pool.logger.info("No answer to a connect within %.1f s; trying again", waited_s)
+        return True
+
+    def classify(self, error: BaseException) -> ConnectFailure:
+        """Say what kind of failure ended a connect."""
+        return connect_failure(error, self._pool._dialect)
+
+    def is_dead(self, entry: Record) -> bool:
+        """Tell without I/O whether the peer is known to have closed the connection."""
+        peer_closed = getattr(entry.dbapi_connection, "peer_closed", None)
+        return peer_closed is not None and peer_closed()
+
+    async def settle(self, entry: Record) -> None:
+        """Bring a connection to rest, then end its checkout as a checkin would."""
+        await greenlet_spawn(self._settle, entry)
+
+    def _settle(self, entry: Record) -> None:
+        try:
+            entry.dbapi_connection.come_clean()
+        except BaseException as error:
+            self._pool.logger.info("Connection %r did not come to rest: %s", entry.dbapi_connection, error)
+            try:
+                entry.drop(error)
+            finally:
+                entry.finish_checkout()
+            raise
+        entry.finish_checkout()
+
+    async def close(self, entry: Record) -> None:
+        """Close politely, with the ``close`` event."""
+        try:
+            await greenlet_spawn(entry.close)
+        except Exception:
+            # A listener of ``close``. SQLAlchemy logs what the closing itself raises.
+            self._pool.logger.error("Exception during the closing of a connection", exc_info=True)
+
+    def abort(self, entry: Record | None) -> None:
+        """Drop the connection at once; never raises. None: its record has parted from it, so it is dropped already."""
+        if entry is not None and entry.dbapi_connection is not None:
+            try:
+                entry.close(terminate=True)
+            except Exception:
+                self._pool.logger.error("Exception during the closing of a connection", exc_info=True)
+
+    def say_goodbye(self, entry: Record | None) -> None:
+        """Drop the connection of a loop that does not run any more; never raises."""
+        connection = getattr(entry, "dbapi_connection", None)
+        if connection is not None:
+            # The goodbye itself is one write to the socket; what asks the loop for more may fail.
+            with contextlib.suppress(Exception):
+                connection.abort()
+
+    def gone(self, entry: Record | None) -> None:
+        """Keep the emptied record for the next connect, unless it has parted from the slot before."""
+        if entry is None:
+            return
+        if entry.fairy_ref is None and entry.slot is not None and entry.slot.close_reason in _NOT_MISSED:
+            entry.shell = entry.slot = None
+        elif entry.fairy_ref is None:
+            self.park(entry)
+        else:
+            # Its checkout has not ended; when it does, that keeps the record. No waiter's connect may have it before.
+            entry.shell = entry.slot = None
+
+    def refusal(self, shell: Shell, refused: Refuse, waited_s: float) -> BaseException:
+        """Make the exception a refused caller raises."""
+        return refusal_error(self._pool, refused, waited_s)
+
+    def collected(self, entry: Record) -> None:
+        """Take back the slot of a connection whose holder was garbage collected, and drop the connection."""
+        pool, connection = self._pool, entry.dbapi_connection
+        if connection is None or not entry.needs_gc:
+            return
+        echo = pool._should_log_debug()
+        if echo:
+            pool.logger.debug("Connection %r being returned to pool", connection)
+        checkout = described(entry.shell.now() - entry.slot.lent_at, entry.holder)
+        if entry.leak_watch is not None:
+            checkout += f", by way of (innermost first){entry.leak_watch.stack()}"
+            entry.leak_watch.end()
+            entry.leak_watch = None
+        adhoc = ProxiedConnection(pool, connection, entry, echo)
+        try:
+            with contextlib.ExitStack() as whatever_a_listener_raises:
+                whatever_a_listener_raises.callback(pool._close_connection, connection, terminate=True)
+                whatever_a_listener_raises.callback(pool.dispatch.close_detached, connection)
+                whatever_a_listener_raises.callback(adhoc.detach)
+                adhoc._reset(pool, transaction_was_reset=False, terminate_only=True, asyncio_safe=False)
+        except Exception:
+            pool.logger.error("Exception during reset or similar", exc_info=True)
+        finally:
+            adhoc._let_go()
+            message = (
+                f"The garbage collector is trying to clean up non-checked-in connection {connection!r}, which will be "
+                "terminated.  Please ensure that SQLAlchemy pooled connections are returned to the pool explicitly, "
+                "either by calling ``close()`` or by using appropriate context managers to manage their lifecycle."
+                f"  It was checked out for {checkout}."
+            )
+            pool.logger.error(message)
+            util.warn(message)
