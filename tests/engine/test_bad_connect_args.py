@@ -31,6 +31,9 @@ def refusal(url: str, **connect_args: object) -> str:
         ("mysql+asyncmy", "cursorclass", "asyncmy calls it cursor_cls"),
         ("mysql+aiomysql", "read_timeout", "aiomysql has no time limit per read; asyncmy has"),
         ("sqlite+aiosqlite", "timout", "did you mean timeout?"),
+        ("postgresql+asyncpg", "pool_timeout", "that is an option of the engine: pool_timeout=..."),
+        ("postgresql+psycopg", "max_overflow", "that is an option of the engine: max_overflow=..."),
+        ("sqlite+aiosqlite", "pool_pre_ping", "that is an option of the engine: pool_pre_ping=..."),
         ("sqlite+aiosqlite", "foreign_keys", "that is an option of the engine: sqlite_foreign_keys=True"),
     ],
 )

@@ -68,7 +68,7 @@ def test_every_character_of_a_password_arrives(tmp_path: Path) -> None:
 
 def test_every_option_of_the_pool_has_a_variable() -> None:
     """Goal: none is forgotten. Method: the pool's own table, each set to its default or a number it takes."""
-    options = {option.name: option.default if option.default is not None else 7 for option in OPTIONS}
+    options = {option.name: option.default if option.default is not None else 1 for option in OPTIONS}
     environ = {"DATABASE_URL": URL, **{f"DB_{name.upper()}": str(value) for name, value in options.items()}}
     assert dict(settings_from_env("", environ).options) == options
     assert {f"DB_{name.upper()}" for name in options} <= set(variables())

@@ -179,7 +179,7 @@ def test_the_systems_certificates_can_be_asked_for_by_name() -> None:
         ("h1,h2:5433/db", ["h1", "h2"], [5432, 5433]),
         ("h1:1,h2:2/db", ["h1", "h2"], [1, 2]),
         ("h1:1,h2/db", ["h1", "h2"], [1, 5432]),
-        ("/db?host=h1:1&host=h2", ["h1", "h2"], [1, 5432]),
+        ("/db?host=h1&host=h2", ["h1", "h2"], [5432, 5432]),
         ("/db?host=h1,h2", ["h1", "h2"], [5432, 5432]),
         ("/db?host=h1,h2&port=1,2", ["h1", "h2"], [1, 2]),
         (":6000/db?host=h1,h2", ["h1", "h2"], [5432, 5432]),  # as SQLAlchemy has it on psycopg
@@ -218,6 +218,7 @@ async def test_the_folder_of_a_socket_may_stand_for_the_host_as_in_libpq(postgre
     [
         ("postgresql+asyncpg://u@h1,,h2/db", "a list of several hosts in the URL has an empty place"),
         ("postgresql+asyncpg://u@/db?host=h1&host=[::1]:1", "an IPv6 address cannot be one of several hosts"),
+        ("postgresql+asyncpg://u@/db?host=h1:1&host=h2", "All ports are required to be present"),
     ],
 )
 def test_a_list_of_hosts_that_cannot_be_meant_is_refused(url: str, reason: str) -> None:

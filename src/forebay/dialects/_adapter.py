@@ -50,3 +50,14 @@ def socket_hung_up(fd: int) -> bool:
     poller = select.poll()
     poller.register(fd, _GONE)
     return bool(poller.poll(0))
+
+
+def readable(fd: int) -> bool:
+    """Tell whether there is something to be read from the socket ``fd``, by one call that does not block."""
+    if fd < 0:
+        return False
+    if not _GONE:
+        return bool(select.select([fd], [], [], 0)[0])
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(0))

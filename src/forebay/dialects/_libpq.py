@@ -92,7 +92,9 @@ def with_each_port(url: URL) -> URL:
         hosts = [*others, f"{last}:{url.port}" if url.port is not None else last]
         return _spread(url, hosts)
     if isinstance(asked, tuple) and len(asked) > 1:
-        return _spread(url, asked)
+        ported = [":" in host for host in asked if not host.startswith(("/", "["))]
+        # SQLAlchemy's own way of writing it; where some have a port and some have not, it is for it to refuse that.
+        return url if any(ported) and not all(ported) else _spread(url, asked)
     if isinstance(asked, str) and "," in asked and "port" not in url.query:
         return _spread(url, asked.split(","))
     return url

@@ -76,10 +76,14 @@ class AiomysqlDbapi(AsyncAdapt_aiomysql_dbapi):
     def connect(self, *arg: Any, **kw: Any) -> AiomysqlConnection:
         """Open a connection; must run in a greenlet."""
         creator = kw.pop("async_creator_fn", None) or self.aiomysql.connect
-        connecting = creator(*arg, **kw)
-        if isinstance(kw.get("ssl"), EnforcedContext):
-            connecting = self._encrypted(connecting)
-        return adapt(AiomysqlConnection, self, connecting)
+
+        def connecting() -> Awaitable[Any]:
+            opening = creator(*arg, **kw)
+            return self._encrypted(opening) if isinstance(kw.get("ssl"), EnforcedContext) else opening
+
+        connection = adapt(AiomysqlConnection, self, connecting())
+        connection.connect_again = connecting
+        return connection
 
     async def _encrypted(self, connecting: Awaitable[Any]) -> Any:
         # aiomysql goes on in clear text, without a word, when the server offers no TLS.

@@ -77,7 +77,9 @@ class AsyncmyDbapi(AsyncAdapt_asyncmy_dbapi):
     def connect(self, *arg: Any, **kw: Any) -> AsyncmyConnection:
         """Open a connection; must run in a greenlet."""
         creator = kw.pop("async_creator_fn", None) or self.asyncmy.connect
-        return adapt(AsyncmyConnection, self, creator(*arg, **kw))
+        connection = adapt(AsyncmyConnection, self, creator(*arg, **kw))
+        connection.connect_again = lambda: creator(*arg, **kw)
+        return connection
 
 
 class AsyncmyDialect(PooledDialect, RestingDialect, MySQLDialect_asyncmy):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -15,7 +16,9 @@ from sqlalchemy.dialects.postgresql.asyncpg import (
 from forebay._sqlalchemy.adapting import adapt
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._arguments import ConnectArguments, parameter_names
+from forebay.dialects._asyncpg.codecs import knowing_its_types
 from forebay.dialects._asyncpg.connection import AsyncpgConnection
+from forebay.dialects._asyncpg.loops import connected
 from forebay.dialects._libpq import ASYNCPG_WORDS, to_asyncpg, with_each_port
 
 
@@ -41,9 +44,17 @@ class AsyncpgDbapi(AsyncAdapt_asyncpg_dbapi):
 
     retry_stale_plans = True
 
+    @functools.cached_property
+    def _asyncpg_error_translate(self) -> dict[type[BaseException], type[Exception]]:
+        known = dict(super()._asyncpg_error_translate)
+        # SQLAlchemy before 2.0.50 lets this one through as it is, and its own connection is not marked as lost then.
+        # asyncpg raises it when the server ended the session between two statements.
+        known.setdefault(self.asyncpg.InternalClientError, self.InternalError)
+        return known
+
     def connect(self, *arg: Any, **kw: Any) -> AsyncpgConnection:
         """Open a connection; must run in a greenlet."""
-        creator = kw.pop("async_creator_fn", None) or self.asyncpg.connect
+        creator = kw.pop("async_creator_fn", None) or functools.partial(connected, self.asyncpg.connect)
         from_url = kw.pop("server_settings_of_url", None)
         if from_url:
             kw["server_settings"] = {**from_url, **(kw.get("server_settings") or {})}
@@ -78,6 +89,14 @@ class AsyncpgDialect(PooledDialect, PGDialect_asyncpg):
         # The ROLLBACK that follows this is then not waited for.
         if isinstance(adapted, AsyncpgConnection) and adapted.may_leave():
             adapted.leave()
+
+    async def setup_asyncpg_json_codec(self, conn: Any) -> None:
+        """Set up JSON on a new connection."""
+        await super().setup_asyncpg_json_codec(knowing_its_types(conn))  # type: ignore[no-untyped-call]
+
+    async def setup_asyncpg_jsonb_codec(self, conn: Any) -> None:
+        """Set up JSONB on a new connection."""
+        await super().setup_asyncpg_jsonb_codec(knowing_its_types(conn))  # type: ignore[no-untyped-call]
 
     def _get_server_version_info(self, connection: Any) -> Any:
         # version() says "PostgreSQL " and this, and then words about the compiler.

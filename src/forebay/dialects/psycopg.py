@@ -7,7 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import URL
-from sqlalchemy.dialects.postgresql.psycopg import PGDialectAsync_psycopg, PsycopgAdaptDBAPI
+from sqlalchemy.dialects.postgresql.psycopg import (
+    PGDialectAsync_psycopg,
+    PGExecutionContext_psycopg,
+    PsycopgAdaptDBAPI,
+)
 from sqlalchemy.engine import Dialect
 
 from forebay._sqlalchemy.adapting import adapt
@@ -17,21 +21,47 @@ from forebay.dialects._arguments import ConnectArguments, parameter_names
 from forebay.dialects._libpq import PSYCOPG_WORDS, names_no_single_host, to_psycopg, with_each_port
 from forebay.dialects._psycopg.bounded import bounded
 from forebay.dialects._psycopg.connection import PsycopgConnection
+from forebay.dialects._psycopg.cursors import PsycopgStream
+from forebay.dialects._psycopg.statements import Unprepared
 from forebay.errors import InvalidOptionError
 
 _BEGIN_MODES = (None, "pipeline", "await")
 
 
+class PsycopgExecutionContext(PGExecutionContext_psycopg):
+    """SQLAlchemy's execution context; tells a cursor that reads in batches how large they are."""
+
+    def create_server_side_cursor(self) -> Any:
+        """Return a cursor that reads in batches of ``yield_per`` rows."""
+        cursor = super().create_server_side_cursor()  # type: ignore[no-untyped-call]
+        if isinstance(cursor, PsycopgStream):
+            options = self.execution_options
+            cursor.batch = options.get("yield_per")
+            cursor.most = options.get("max_row_buffer")
+        return cursor
+
+
 class PsycopgDbapi(PsycopgAdaptDBAPI):
-    """The DBAPI module SQLAlchemy sees; connects with our connection class."""
+    """The DBAPI module SQLAlchemy sees; connects with our connection class.
+
+    Attributes:
+        retry_stale_plans: Whether the first statement of a transaction is executed again when a migration has overtaken
+            its prepared statement; an argument of the same name in ``connect_args`` goes before this.
+    """
+
+    retry_stale_plans = True
 
     def connect(self, *arg: Any, **kw: Any) -> PsycopgConnection:
         """Open a connection; must run in a greenlet."""
         creator = kw.pop("async_creator_fn", None) or bounded(self.psycopg.AsyncConnection).connect
+        retry_stale_plans = kw.pop("retry_stale_plans", self.retry_stale_plans)
+        connection: PsycopgConnection
         if hasattr(PsycopgConnection, "create"):
-            return adapt(PsycopgConnection, self, creator(*arg, **kw))
-        without_dbapi: Any = PsycopgConnection  # 2.0's class takes the connection alone
-        connection: PsycopgConnection = without_dbapi(await_(creator(*arg, **kw)))
+            connection = adapt(PsycopgConnection, self, creator(*arg, **kw))
+        else:
+            without_dbapi: Any = PsycopgConnection  # 2.0's class takes the connection alone
+            connection = without_dbapi(await_(creator(*arg, **kw)))
+        connection.retry_stale_plans = retry_stale_plans
         return connection
 
 
@@ -41,7 +71,9 @@ class PsycopgDialect(PooledDialect, PGDialectAsync_psycopg):
     Args:
         psycopg_begin: ``"pipeline"`` sends BEGIN together with the first statement, ``"await"`` waits for its answer
             first. None, the default, chooses for each connection by the time BEGIN took on it: over a network the
-            pipeline saves a round trip, on the same machine waiting takes less of the processor.
+            pipeline saves a round trip, on the same machine waiting takes less of the processor. A stream
+            (``stream()``, ``yield_per``) is opened in one round trip, first batch included; only ``"await"`` makes
+            two of it.
         kw: SQLAlchemy's own.
 
     Raises:
@@ -49,8 +81,12 @@ class PsycopgDialect(PooledDialect, PGDialectAsync_psycopg):
     """
 
     supports_statement_cache = True
+    execution_ctx_cls = PsycopgExecutionContext
     #: BEGIN's answer comes before the first statement's, so it can stand for a pre-ping.
     begin_is_ping = True
+
+    #: The first connection reached the server itself: no pooler stands in between, as far as that can be told.
+    talks_to_server = False
 
     _isolation_at_start: str | None = None
     _no_hstore = False
@@ -59,6 +95,7 @@ class PsycopgDialect(PooledDialect, PGDialectAsync_psycopg):
         if psycopg_begin not in _BEGIN_MODES:
             raise InvalidOptionError(f"psycopg_begin={psycopg_begin!r}: must be 'pipeline', 'await' or None")
         self.psycopg_begin = psycopg_begin
+        self._unprepared = Unprepared()
         super().__init__(**kw)  # type: ignore[no-untyped-call]
 
     def on_connect(self) -> Callable[[Any], None]:
@@ -68,6 +105,7 @@ class PsycopgDialect(PooledDialect, PGDialectAsync_psycopg):
         def set_up(connection: Any) -> None:
             if isinstance(connection, PsycopgConnection):
                 connection.begin_mode = self.psycopg_begin
+                connection.leave_unprepared(self._unprepared)
             stock(connection)
 
         return set_up
@@ -95,10 +133,13 @@ class PsycopgDialect(PooledDialect, PGDialectAsync_psycopg):
         return tuple(int(number) for number in found.groups() if number is not None)
 
     def _get_default_schema_name(self, connection: Any) -> Any:
-        schema, self._isolation_at_start, self._no_hstore = connection.exec_driver_sql(
+        schema, self._isolation_at_start, self._no_hstore, pid = connection.exec_driver_sql(
             "SELECT pg_catalog.current_schema(), pg_catalog.current_setting('transaction_isolation'),"
-            " pg_catalog.to_regtype('hstore') IS NULL"
+            " pg_catalog.to_regtype('hstore') IS NULL, pg_catalog.pg_backend_pid()"
         ).one()
+        driver = connection.connection.dbapi_connection._connection
+        # A pooler makes its process ids up.
+        self.talks_to_server = driver.pgconn.backend_pid == pid
         return schema
 
     def get_default_isolation_level(self, dbapi_conn: Any) -> Any:
@@ -168,7 +209,7 @@ class PsycopgDialect(PooledDialect, PGDialectAsync_psycopg):
         names = parameter_names(psycopg.AsyncConnection.connect)
         libpq = {option.keyword.decode() for option in Conninfo.get_defaults()}
         return ConnectArguments(
-            names and names | libpq,
+            names and names | libpq | {"retry_stale_plans"},
             hints={
                 "ssl": "psycopg calls it sslmode, with libpq's values",
                 "server_settings": "connect_args={'options': '-c name=value'}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable
 from threading import Thread
@@ -38,6 +39,16 @@ def _bool_or_none(value: Any) -> Any:
     return None if _word_or_none(value) is None else asbool(value)
 
 
+async def _opened(connecting: Any) -> Any:
+    try:
+        return await connecting
+    except asyncio.CancelledError:
+        # aiosqlite before 0.21 leaves the thread of a connect that was called off waiting for ever.
+        if isinstance(connecting, Thread) and connecting._running:  # type: ignore[attr-defined]
+            connecting._stop_running()  # type: ignore[attr-defined]
+        raise
+
+
 class SqliteDbapi(AsyncAdapt_aiosqlite_dbapi):
     """The DBAPI module SQLAlchemy sees; connects with our connection class."""
 
@@ -51,6 +62,7 @@ class SqliteDbapi(AsyncAdapt_aiosqlite_dbapi):
             # Not a daemon, the thread of a connection that nobody closed would keep the process from ending.
             thread = connecting if isinstance(connecting, Thread) else connecting._thread
             thread.daemon = True
+            connecting = _opened(connecting)
         return adapt(SqliteConnection, self, connecting)
 
 

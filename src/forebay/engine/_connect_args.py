@@ -9,9 +9,14 @@ from sqlalchemy import URL, exc
 from sqlalchemy.engine import Dialect
 
 from forebay.dialects import ConnectArguments
+from forebay.engine._keywords import POOL_NAMES
 from forebay.engine._problems import Problem, near
 from forebay.engine._url import at_sign, at_sign_in_query, misread
 from forebay.errors import ConfigurationError, InvalidOptionError, InvalidURLError
+from forebay.pool.options import OPTIONS
+
+# What somebody may take for an argument of the driver, and the driver has none of.
+_OF_THE_ENGINE = frozenset((*POOL_NAMES.values(), *(option.name for option in OPTIONS), "echo", "poolclass"))
 
 _HIGHEST_PORT = 65535
 
@@ -103,7 +108,10 @@ def _connect_parameters(dialect: type[Dialect], url: URL) -> Mapping[str, Any]:
 
 def _unexpected(name: object, where: str, accepted: ConnectArguments, known: frozenset[str] | None = None) -> Problem:
     known = known or accepted.names or frozenset()
-    advice = accepted.hints.get(str(name)) or near(str(name), known)
+    advice = accepted.hints.get(str(name))
+    if not advice and name in _OF_THE_ENGINE:
+        advice = f"that is an option of the engine: {name}=..."
+    advice = advice or near(str(name), known)
     if not advice and known == accepted.query_names:
         advice = accepted.ignored_hint
     text = f"connect() got an unexpected keyword argument {str(name)!r} ({where})"

@@ -6,6 +6,7 @@ that is in no transaction. What does need I/O on the way out is bounded: see :mo
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import Any
 
 from sqlalchemy import exc
@@ -49,9 +50,10 @@ class AsyncConnection(_stock.AsyncConnection):
         self.sync_connection = self._assign_proxied(await borrowed(self.sync_engine))
         return self
 
-    async def __aenter__(self) -> AsyncConnection:
+    def __aenter__(self) -> Coroutine[Any, Any, AsyncConnection]:
         """Borrow a connection from the pool; as :meth:`start`."""
-        return await self.start(is_ctxmanager=True)
+        # Returned, not awaited: with ten thousand callers waiting, one coroutine less each is felt.
+        return self.start(is_ctxmanager=True)
 
     async def close(self) -> None:
         """Give the connection back, rolling back what was not committed.

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import URL
 from sqlalchemy.pool import Pool
 
+from forebay._sqlalchemy.connecting import tell_failed_connects
 from forebay._sqlalchemy.creation import adapted_url, give_back_plain_url, has_adapted_dialect
 from forebay._sqlalchemy.namespace import stock
 from forebay._sqlalchemy.pooled_dialect import our_pool_class
@@ -38,6 +39,7 @@ def create_async_engine(url: str | URL, **kw: Any) -> AsyncEngine:
     give_back_plain_url(created.sync_engine)
     if credentials is not None:
         attach(created.sync_engine, credentials)
+    tell_failed_connects(created.sync_engine.dialect, created.sync_engine.pool, own_creator=_own_creator(kw))
     return AsyncEngine(created.sync_engine)
 
 
@@ -75,7 +77,13 @@ def create_async_pool_from_url(url: str | URL, **kwargs: Any) -> Pool:
         # Where nothing of it is ours, SQLAlchemy gets what it would have got.
         target = adapted_url(parsed) if has_adapted_dialect(parsed) else url
         pool: Pool = stock("create_async_pool_from_url")(target, **_with_our_pool(parsed, kwargs))
+    # Its own: that of an engine it is given to opens nothing.
+    tell_failed_connects(pool._dialect, pool, own_creator=_own_creator(kwargs))
     return pool
+
+
+def _own_creator(options: Mapping[str, Any]) -> bool:
+    return "creator" in options or "async_creator" in options
 
 
 def _with_our_pool(url: URL, options: dict[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class AsyncEngine(_stock.AsyncEngine):
 
         Raises:
             forebay.errors.InvalidOptionError: ``connections`` is out of bounds.
+            forebay.errors.PoolDisposedError: The pool was disposed of meanwhile, or is being drained.
             sqlalchemy.exc.DBAPIError: A connect failed; those that succeeded stay in the pool.
 
         Cancellation: safe; connects under way go on for whoever needs one next.
@@ -79,7 +80,7 @@ class AsyncEngine(_stock.AsyncEngine):
 
         Cancellation: the pool keeps refusing callers; call this again, or :meth:`dispose`.
         """
-        if not 0 <= deadline < math.inf:
+        if isinstance(deadline, bool) or not isinstance(deadline, int | float) or not 0 <= deadline < math.inf:
             raise InvalidOptionError(f"deadline={deadline!r}: must be a number of seconds, at least 0")
         in_time = await drained(self.sync_engine, deadline)
         await self.dispose()

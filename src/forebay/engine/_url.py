@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 from sqlalchemy import URL, exc, make_url
 
-from forebay.dialects._libpq import split_hosts
+from forebay.dialects._libpq import DEFAULT_PORT, split_hosts
 from forebay.engine._problems import Problem
 from forebay.errors import ConfigurationError, InvalidURLError
 
@@ -116,7 +116,9 @@ def _with_several_hosts(text: str) -> URL | None:
         url = make_url(text[:start] + text[match.end("port") :])
     except (exc.ArgumentError, ValueError):
         return None
-    return url if "host" in url.query else url.update_query_dict({"host": hosts})
+    # Each with its port: SQLAlchemy's way to write several hosts wants all of them.
+    each = [host if ":" in host else f"{host}:{DEFAULT_PORT}" for host in hosts]
+    return url if "host" in url.query else url.update_query_dict({"host": each})
 
 
 def _as_it_is(url: object) -> URL | Problem:

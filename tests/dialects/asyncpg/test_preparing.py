@@ -10,6 +10,8 @@ from forebay.dialects._asyncpg.statements import StatementNames
 from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
 
+BOTH_LOOPS = True
+
 
 async def read(engine: AsyncEngine, sql: str) -> int:
     """Execute one statement in a block of its own, left without commit; return the number of columns."""

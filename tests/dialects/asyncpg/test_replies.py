@@ -118,6 +118,17 @@ def test_framed_is_true_only_between_two_messages(messages: list[bytes], size: i
             assert min(at + size, len(data)) in ends
 
 
+def test_a_notification_that_is_cut_where_it_looks_like_the_end_of_a_reply_is_not_over() -> None:
+    """Goal: BEGIN is not awaited in the middle of a message. Method: length 90, process 5, a channel's first letter."""
+    whole = message(b"A", b"\0\0\0\x05" + b"channel\0" + b"p" * 73 + b"\0")
+    replies = Replies()
+    replies.seen(READY + whole[:10])
+    assert whole[4:10] == b"Z\0\0\0\x05c"
+    assert not replies.framed
+    replies.seen(whole[10:])
+    assert replies.framed
+
+
 def test_begin_and_rollback_tell_how_they_went() -> None:
     """Goal: the states of a transaction's start and end. Method: one conversation, message by message."""
     replies = Replies()

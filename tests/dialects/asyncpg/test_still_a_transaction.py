@@ -12,6 +12,8 @@ from forebay import AsyncEngine, AsyncSession, create_async_engine
 from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
 
+BOTH_LOOPS = True
+
 SETUP = """
 DROP TABLE IF EXISTS kept; CREATE TABLE kept (id int PRIMARY KEY, n int DEFAULT 0);
 INSERT INTO kept SELECT i, 0 FROM generate_series(1, 20) i;

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import random
 import ssl
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -17,6 +15,8 @@ from forebay import AsyncEngine, AsyncSession, create_async_engine
 from forebay.testing.proxy import Proxy
 from forebay.testing.servers.pgbouncer import PgBouncer
 from forebay.testing.servers.postgres import PostgresServer
+
+BOTH_LOOPS = True
 
 
 async def mixed(engine: AsyncEngine, transactions: int, seed: int) -> None:
@@ -67,14 +67,6 @@ async def several(engine: AsyncEngine, transactions: int) -> None:
     await engine.dispose()
 
 
-def on_uvloop(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run ``work`` on uvloop, in this thread."""
-    import uvloop
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(work())
-
-
 @pytest.mark.parametrize("pre_ping", [False, True])
 async def test_mixed_transactions(postgres: PostgresServer, pre_ping: bool) -> None:
     """Goal: the plain case, at length."""
@@ -105,27 +97,21 @@ async def test_mixed_transactions_over_tls(postgres_tls: PostgresServer) -> None
     await several(engine, 100)
 
 
-def test_mixed_transactions_on_uvloop(postgres: PostgresServer, caplog: pytest.LogCaptureFixture) -> None:
-    """Goal: on a loop whose transports cannot be met BEGIN is awaited, and the log says so."""
-    pytest.importorskip("uvloop")
-    caplog.set_level(logging.INFO, "forebay.dialects.asyncpg")
-    on_uvloop(lambda: several(create_async_engine(postgres.url("asyncpg"), pool_size=2, pool_pre_ping=True), 100))
-    assert len(caplog.records) <= 1
-
-
-def test_mixed_transactions_over_tls_on_uvloop(postgres_tls: PostgresServer) -> None:
-    """Goal: both."""
-    pytest.importorskip("uvloop")
-    context = ssl.create_default_context(cafile=str(postgres_tls.ca))
-    url = postgres_tls.url("asyncpg")
-    on_uvloop(lambda: several(create_async_engine(url, pool_size=2, connect_args={"ssl": context}), 60))
-
-
-@pytest.mark.parametrize("fixture", ["pgbouncer", "pgbouncer_session"])
-async def test_mixed_transactions_behind_pgbouncer(fixture: str, request: pytest.FixtureRequest) -> None:
-    """Goal: a pooler may give each transaction to another session. Method: both modes, statement cache off."""
+@pytest.mark.parametrize(
+    ("fixture", "arguments"),
+    [
+        ("pgbouncer", {"statement_cache_size": 0}),
+        ("pgbouncer_session", {"statement_cache_size": 0}),
+        ("pgbouncer_session", {}),
+        ("pgbouncer_prepared", {}),
+    ],
+)
+async def test_mixed_transactions_behind_pgbouncer(
+    fixture: str, arguments: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    """Goal: a pooler may give each transaction to another session. Method: both modes, prepared statements or none."""
     server: PgBouncer = request.getfixturevalue(fixture)
-    engine = create_async_engine(server.url("asyncpg"), pool_size=4, connect_args={"statement_cache_size": 0})
+    engine = create_async_engine(server.url("asyncpg"), pool_size=4, pool_pre_ping=True, connect_args=arguments)
     await several(engine, 100)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, exc, text
+from sqlalchemy.util import greenlet_spawn
 
 from forebay import AsyncEngine, AsyncSession, create_async_engine
 from forebay.testing.proxy import Proxy
@@ -37,8 +38,8 @@ async def pid_of(driver: Any) -> int:
 
 def blind(engine: AsyncEngine) -> None:
     """Keep the pool from noticing a closed socket at the checkout, so that BEGIN meets it."""
-    pool = engine.sync_engine.pool
-    pool.is_dead = lambda entry: False  # type: ignore[attr-defined]
+    pool: Any = engine.sync_engine.pool
+    pool._host.is_dead = lambda entry: False
 
 
 @pytest.mark.parametrize("pre_ping", [False, True])
@@ -172,6 +173,65 @@ async def test_a_silent_server_is_given_up_after_the_ping_bound_with_pre_ping_on
         await engine.dispose()
 
 
+async def test_the_time_a_program_needs_itself_is_not_counted_as_the_servers(
+    postgres: PostgresServer, mode: str
+) -> None:
+    """What was seen: "server closed the connection unexpectedly" for a statement with 65 536 parameters, and pre-ping.
+
+    Method: making a parameter ready for the wire takes longer than the ping bound; then something else keeps the event
+    loop for as long, while the answer lies in the socket.
+    """
+    from psycopg.types.string import StrDumper
+
+    class Slow(str):
+        pass
+
+    class SlowDumper(StrDumper):
+        def dump(self, obj: str) -> Any:
+            time.sleep(0.3)
+            return super().dump(obj)
+
+    engine = create_async_engine(
+        postgres.url("psycopg"), psycopg_begin=mode, pool_pre_ping=True, pool_ping_timeout=0.1, pool_size=1
+    )
+    async with engine.connect() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        driver.adapters.register_dumper(Slow, SlowDumper)
+        pid = (await connection.execute(PID)).scalar_one()
+    async with engine.connect() as connection:
+        found = await connection.execute(text("SELECT pg_backend_pid(), CAST(:s AS text)"), {"s": Slow("x")})
+        assert found.one() == (pid, "x")
+    async with engine.connect() as connection:
+        asyncio.get_running_loop().call_soon(time.sleep, 0.3)
+        assert (await connection.execute(PID)).scalar_one() == pid
+    await engine.dispose()
+
+
+async def test_a_rollback_nobody_waits_for_is_answered_within_the_pools_bound(
+    postgres: PostgresServer, mode: str
+) -> None:
+    """Goal: `pool_reset_timeout` counts. Method: stall behind a block that was left half a second ago."""
+    for bound_s, lost in ((0.4, True), (1.0, False), (5.0, False)):
+        async with Proxy(postgres.host, postgres.port) as proxy:
+            engine = create_async_engine(
+                postgres.url("psycopg", via=proxy),
+                psycopg_begin=mode,
+                pool_size=1,
+                max_overflow=0,
+                pool_reset_timeout=bound_s,
+            )
+            async with engine.connect() as connection:
+                await connection.execute(PID)
+                adapted: Any = (await connection.get_raw_connection()).dbapi_connection
+            async with engine.connect() as connection:
+                await connection.execute(PID)
+                proxy.stall(up=False)
+            adapted._connection.left_at -= 0.5
+            assert adapted.peer_closed() is lost
+            proxy.unstall()
+            await engine.dispose()
+
+
 async def test_connections_killed_at_random_under_read_load_are_noticed_by_nobody(
     postgres: PostgresServer, mode: str
 ) -> None:
@@ -206,15 +266,55 @@ async def test_connections_killed_at_random_under_read_load_are_noticed_by_nobod
             while killed < 60:
                 await asyncio.sleep(random_.uniform(0.001, 0.02))
                 sessions = await asyncio.to_thread(postgres.sessions, "killed")
+                # One that has had no query yet may still be connecting: nothing a BEGIN could tell.
+                sessions = [session for session in sessions if session["query"]]
                 if sessions:
                     killed += await asyncio.to_thread(postgres.kill_backend, random_.choice(sessions)["pid"])
         finally:
             over.set()
 
+    await (await engine.connect()).close()  # the engine's first connection asks more
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         for _ in range(12):
             group.create_task(read())
         group.create_task(kill())
     assert killed == 60
     assert reads > 60
+    await engine.dispose()
+
+
+async def test_a_rollback_while_the_pool_brings_the_connection_to_rest_waits_for_nothing(
+    postgres: PostgresServer, mode: str
+) -> None:
+    """What was seen, in SQLAlchemy's own tests: "Set changed size during iteration", where all that was checked out and
+    not checked in is rolled back. Method: the same; a listener fails as if by an exit, so the pool cleans up by itself.
+    """
+
+    class Exit(BaseException):
+        pass
+
+    engine = create_async_engine(postgres.url("psycopg"), psycopg_begin=mode, pool_size=1)
+    out: set[Any] = set()
+    event.listen(engine.sync_engine, "checkout", lambda connection, *_: out.add(connection))
+    event.listen(engine.sync_engine, "checkin", lambda connection, *_: out.discard(connection))
+
+    def leave(*_: Any) -> None:
+        raise Exit
+
+    async with engine.connect() as connection:
+        await connection.execute(PID)
+        assert connection.sync_connection is not None
+        event.listen(connection.sync_connection, "after_cursor_execute", leave)
+        with pytest.raises(Exit):
+            await connection.execute(PID)
+    while not any(each._coming_clean for each in out):
+        await asyncio.sleep(0)
+
+    def roll_back_all() -> None:
+        for each in out:
+            each.rollback()
+
+    await greenlet_spawn(roll_back_all)
+    async with engine.connect() as connection:
+        assert (await connection.execute(PID)).scalar_one() > 0
     await engine.dispose()

@@ -6,12 +6,14 @@ read is not waited for.
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 
-from forebay._sqlalchemy.exchanging import another_for, checked, ping_bound_s, untouched
+from forebay._sqlalchemy.exchanging import another_for, checked, ping_bound_s, reset_bound_s, untouched
 from forebay._sqlalchemy.greenlets import await_, in_greenlet
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._asyncpg.cursors import AsyncpgCursor, AsyncpgServerSideCursor
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncpgConnection"]
 
-#: Seconds in which the server must have answered a ROLLBACK that nobody waits for, or the connection counts as dead.
-_REPLY_S = 1.0
 _PID_MAX = 4_194_304
 _TERMINATE = b"X\x00\x00\x00\x04"
 
@@ -99,7 +99,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         await transaction.start()
         self._transaction = transaction
 
-    def failed(self, began: bool) -> bool:
+    def failed(self, began: bool, error: BaseException) -> bool:
         """Take note that a statement failed; return whether it may be sent again on another connection.
 
         It may if the connection was lost, nothing was done with it in this checkout before, and BEGIN was not answered.
@@ -107,9 +107,12 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
 
         Args:
             began: It was the first of its transaction.
+            error: What the driver raised.
         """
         plain, self.plain = self.plain, False
         rider = self._rider
+        if rider is not None and rider.begin_is_held and not self._connection.is_closed() and _is_out_of_step(error):
+            self.abort()
         early = (
             began
             and self._first
@@ -176,7 +179,14 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         names = self._names
         name = names.name_for(operation) if names is not None else self._prepared_statement_name_func()
         connection: Any = self._connection
-        prepared = await connection.prepare(operation, name=name)
+        if name is None and not getattr(connection, "_stmt_cache_enabled", True):
+            name = ""  # asyncpg before 0.32 makes one up
+        text = operation
+        if invalidate_timestamp and self._keeps_statements and not self._reaches_server():
+            # A pooler that follows prepared statements (PgBouncer since 1.21) knows them by their text: the same text
+            # under another name leads to the same plan on the server, as stale as before.
+            text = f"{operation} /* prepared anew {invalidate_timestamp:.6f} */"
+        prepared = await connection.prepare(text, name=name)
         attributes = prepared.get_attributes()
         if cache is not None:
             cache[operation] = prepared, attributes, time.time()
@@ -268,6 +278,21 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         if rider is not None and (rider.begin_is_held or not rider.told):
             rider.tell(in_transaction=self._transaction is not None)
 
+    @contextlib.contextmanager
+    def known_to_asyncpg(self) -> Iterator[None]:
+        """Have asyncpg take our transaction for its own meanwhile; before 0.32 it reads no cursor without one."""
+        connection: Any = self._connection
+        transaction = self._transaction
+        if not isinstance(transaction, RiddenTransaction) or connection._top_xact is not None:
+            yield
+            return
+        connection._top_xact = transaction
+        try:
+            yield
+        finally:
+            if connection._top_xact is transaction:
+                connection._top_xact = None
+
     # -- liveness ------------------------------------------------------------------------------------------------------
 
     def joined(self, record: Record) -> None:
@@ -328,7 +353,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     def peer_closed(self) -> bool:
         """Tell, without a query, whether the connection is known to be dead."""
         connection = self._connection
-        if connection.is_closed() or (self._rider is not None and self._rider.overdue(_REPLY_S)):
+        if connection.is_closed() or (self._rider is not None and self._rider.overdue(reset_bound_s(self._record))):
             return True
         transport = getattr(connection, "_transport", None)
         socket = transport.get_extra_info("socket") if transport is not None else None
@@ -374,3 +399,13 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         self._transaction = None
         if hasattr(self, "_started"):  # SQLAlchemy 2.0
             setattr(self, "_started", False)  # noqa: B010 - a name the type checker does not know
+
+
+def _is_out_of_step(error: BaseException) -> bool:
+    """Tell whether asyncpg refused to send anything because of what came unasked: the end of the session.
+
+    The server's last words are there, and the end of the stream is not yet.
+    """
+    from asyncpg import InternalClientError
+
+    return isinstance(error, InternalClientError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -10,38 +11,42 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_cursor
 
 from forebay._sqlalchemy.greenlets import await_
+from forebay.dialects._again import RESENDS, LostEarly, is_stale_plan
 from forebay.dialects._asyncpg.reads import only_reads
-from forebay.dialects._asyncpg.statements import is_stale_plan
+from forebay.dialects._batches import BatchReading
 
 if TYPE_CHECKING:
     from forebay.dialects._asyncpg.connection import AsyncpgConnection
 
-__all__ = ["AsyncpgCursor", "AsyncpgServerSideCursor", "LostEarly"]
+__all__ = ["AsyncpgCursor", "AsyncpgServerSideCursor"]
 
 _COUNTED = re.compile(r"(?:SELECT|UPDATE|DELETE|INSERT \d+) (\d+)")
-
-#: Rows fetched from the server at least, where the user did not say how many: SQLAlchemy's first batches are tiny.
-_BATCH = 50
-_BATCH_ALL = 1000
-
-#: How often a statement is sent again, each time on another connection; the number SQLAlchemy's pre-ping tries.
-_RESENDS = 2
-
-
-class LostEarly(Exception):
-    """The connection is gone and nothing can have been committed on it: the statement may be sent once more.
-
-    Attributes:
-        error: What the driver raised.
-    """
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
 
 
 class StalePlan(Exception):
     """The prepared statement was out of date, and nothing has been done in the transaction: it may be begun again."""
+
+
+class _Rows:
+    """Sets of parameters that are being written.
+
+    Attributes:
+        under_way: The first has been asked for, and not yet the end.
+    """
+
+    def __init__(self, rows: Any) -> None:
+        self._rows = rows
+        self.under_way = False
+
+    def __iter__(self) -> Iterator[Any]:
+        self.under_way = True
+        yield from self._rows
+        self.under_way = False
+
+
+def _have_seen(done: asyncio.Future[Any]) -> None:
+    if not done.cancelled():
+        done.exception()  # nobody else will ask for it
 
 
 class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
@@ -87,7 +92,7 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
         adapted: AsyncpgConnection = self._adapt_connection
         if adapted.owes_ping and adapted.isolation_level == "autocommit":
             self._go_on_with(adapted.pay_ping())
-        for _attempt in range(_RESENDS):
+        for _attempt in range(RESENDS):
             try:
                 self._run_once(work)
                 return
@@ -149,13 +154,28 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
                 # When a set of parameters turns out wrong in mid-stream, asyncpg ends what it takes for an implicit
                 # transaction.
                 adapted.tell_the_truth()
-                await self._connection.executemany(operation, seq_of_parameters)
+                await self._send_all(operation, _Rows(seq_of_parameters))
             except BaseException as error:
                 self._failed(error, began)
 
+    async def _send_all(self, operation: Any, rows: _Rows) -> None:
+        # asyncpg swallows a cancellation while it writes the rows, and then waits for an answer to what it has not sent
+        # to the end. So it works in a task of its own, and who gives up amid the rows gives up the connection.
+        sending = asyncio.ensure_future(self._connection.executemany(operation, rows))
+        try:
+            await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            if rows.under_way:
+                self._adapt_connection.abort()
+            else:
+                sending.cancel()
+            sending.add_done_callback(_have_seen)
+            await asyncio.wait([sending])
+            raise
+
     def _failed(self, error: BaseException, began: bool) -> NoReturn:
         adapted: AsyncpgConnection = self._adapt_connection
-        early = adapted.failed(began)
+        early = adapted.failed(began, error)
         if not isinstance(error, Exception):
             raise error
         if early:
@@ -165,22 +185,15 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
         adapted._handle_exception(error)
 
 
-class AsyncpgServerSideCursor(AsyncpgCursor):
-    """Reads a result in batches, from a portal of the server's.
-
-    Attributes:
-        batch: Rows fetched at once, > 0, where the user said how many (``yield_per``); else None.
-        most: Rows the user wants to hold at most (``max_row_buffer``), > 0; or None.
-    """
+class AsyncpgServerSideCursor(BatchReading, AsyncpgCursor):
+    """Reads a result in batches, from a portal of the server's."""
 
     __slots__ = ("_ended", "batch", "most")
 
-    server_side = True
-
     def __init__(self, adapt_connection: AsyncpgConnection) -> None:
         super().__init__(adapt_connection)
-        self.batch: int | None = None
-        self.most: int | None = None
+        self.batch = None
+        self.most = None
         self._ended = False
 
     def close(self) -> None:
@@ -194,54 +207,22 @@ class AsyncpgServerSideCursor(AsyncpgCursor):
         first = self._at_least(1)
         self._cursor = prepared.cursor(*parameters, prefetch=first).__aiter__()
         # Bind and the first batch in one; asyncpg's own cursor waits for each.
-        self._rows = deque(await self._cursor._bind_exec(first, None))
+        with self._adapt_connection.known_to_asyncpg():
+            self._rows = deque(await self._cursor._bind_exec(first, None))
         self._ended = self._cursor._exhausted
         self.rowcount = -1
 
-    def _at_least(self, rows: int) -> int:
-        if self.batch is not None:
-            return max(rows, self.batch)
-        return max(rows, min(_BATCH, self.most) if self.most else _BATCH)
-
-    async def _more(self, rows: int) -> None:
+    async def _more(self, rows: int | None) -> None:
         cursor = self._cursor
         adapted: AsyncpgConnection = self._adapt_connection
         async with adapted._execute_mutex:
             try:
-                self._rows.extend(await cursor._exec(rows, None))
+                # The protocol's word for all rows is 0.
+                with adapted.known_to_asyncpg():
+                    self._rows.extend(await cursor._exec(rows or 0, None))
                 self._ended = cursor._exhausted
             except BaseException as error:
                 self._failed(error, False)
-
-    def _fill(self, rows: int) -> None:
-        missing = rows - len(self._rows)
-        if missing > 0 and not self._ended:
-            await_(self._more(self._at_least(missing)))
-
-    def __iter__(self) -> Iterator[Any]:
-        while (row := self.fetchone()) is not None:
-            yield row
-
-    def fetchone(self) -> Any:
-        """Return the next row, or None; may wait."""
-        self._fill(1)
-        return self._rows.popleft() if self._rows else None
-
-    def fetchmany(self, size: int | None = None) -> list[Any]:
-        """Return the next ``size`` rows, all when it is None; may wait."""
-        if size is None:
-            return self.fetchall()
-        self._fill(size)
-        rows = self._rows
-        return [rows.popleft() for _ in range(min(size, len(rows)))]
-
-    def fetchall(self) -> list[Any]:
-        """Return all rows that are left; may wait."""
-        while not self._ended:
-            await_(self._more(_BATCH_ALL))
-        rows = list(self._rows)
-        self._rows.clear()
-        return rows
 
     def executemany(self, operation: Any, seq_of_parameters: Any) -> None:
         """Refuse, as SQLAlchemy's does."""

@@ -26,8 +26,8 @@ _ROLLBACK = b"CZ"
 _UNASKED = b"SNA"
 _READY = b"Z\x00\x00\x00\x05"
 _HEADER = 5
-# A piece with more messages is the middle of a large result. Its end will tell where the stream stands.
-_WALK_MAX = 64
+# A piece with more messages is part of a large result. Its end will tell where the stream stands.
+_WALK_MAX = 16
 
 
 class ReplyError(ConnectionError):
@@ -99,11 +99,11 @@ class Replies:
 
     def seen(self, data: bytes) -> None:
         """Take note of a piece that is the driver's altogether, because nothing is ``pending``."""
-        if data[-6:-1] == _READY:
+        self._walk(data)
+        # Not asked first: a notification of 90 bytes from process 5, cut behind its channel's first letter, ends so.
+        if self._ahead is None and data[-6:-1] == _READY:
             self._ahead = 0
             self.told = True
-        else:
-            self._walk(data)
 
     def feed(self, data: bytes) -> bytes:
         """Return what of ``data`` is the driver's.

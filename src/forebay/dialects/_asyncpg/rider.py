@@ -16,6 +16,7 @@ import asyncio
 import logging
 from typing import Any
 
+from forebay.dialects._adapter import readable
 from forebay.dialects._asyncpg.replies import Begin, Replies, ReplyError
 
 __all__ = ["Rider", "rider_for"]
@@ -50,6 +51,7 @@ class Rider(asyncio.Protocol):
 
     __slots__ = (
         "_begin",
+        "_bound_s",
         "_connection",
         "_inner",
         "_loop",
@@ -73,6 +75,7 @@ class Rider(asyncio.Protocol):
         self._loop = loop
         self._write: Any = self._transport.write
         self._begin = b""
+        self._bound_s: float | None = None
         self._rollback_at = 0.0
         self._mute = False
         self._watchdog: asyncio.TimerHandle | None = None
@@ -110,18 +113,16 @@ class Rider(asyncio.Protocol):
 
         Args:
             sql: The text of BEGIN.
-            bound_s: Seconds in which it must be answered, or the connection is dropped, > 0; None for no bound.
+            bound_s: Seconds from sending it in which it must be answered, or the connection is dropped, > 0; None for
+                no bound.
         """
         self._begin = _begin_message(sql)
+        self._bound_s = bound_s
         self.replies.begin = Begin.NONE
-        if bound_s is not None:
-            self._watchdog = self._loop.call_later(bound_s, self._give_up)
 
     def forget_begin(self) -> bool:
         """Take a BEGIN back that was not written; return whether there was one."""
         held, self._begin = self._begin, b""
-        if held:
-            self._end_watch()
         return bool(held)
 
     def roll_back(self) -> None:
@@ -169,14 +170,24 @@ class Rider(asyncio.Protocol):
             self.replies.begin_sent()
             data = b"".join((self._begin, data))
             self._begin = b""
+            self._watch()
         self._write(data)
 
     def writelines(self, pieces: Any) -> None:
         """Stand for the transport's ``writelines``."""
         self.write(b"".join(pieces))
 
+    def _watch(self) -> None:
+        if self._bound_s is not None:
+            self._watchdog = self._loop.call_later(self._bound_s, self._give_up)
+
     def _give_up(self) -> None:
         self._watchdog = None
+        socket = self._transport.get_extra_info("socket")
+        if socket is not None and readable(socket.fileno()):
+            # It has been answered; the event loop was busy elsewhere and gets round to it now.
+            self._watch()
+            return
         self.late = True
         self._transport.abort()
 
@@ -243,7 +254,7 @@ def rider_for(connection: Any) -> Rider | None:
         for name in ("is_connected", "query", "_is_cancelling", "_on_waiter_completed", "data_received"):
             getattr(protocol, name)
         connection._top_xact  # noqa: B018 - is it there?
-        # uvloop's transports are C classes: their methods cannot be replaced.
+        # A C class's methods cannot be replaced: a transport of uvloop's that somebody else has opened.
         transport.__dict__, transport.write, transport.writelines  # noqa: B018
         return Rider(connection, asyncio.get_running_loop())
     except (AttributeError, TypeError) as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["StatementNames", "is_stale_plan"]
+__all__ = ["StatementNames"]
 
 _REMEMBERED_MAX = 4096
 
@@ -35,19 +35,3 @@ class StatementNames:
         if not before and not self._epoch:
             return f"forebay_{digest}"
         return f"forebay_{digest}_{self._epoch}_{before}"
-
-
-def is_stale_plan(error: BaseException) -> bool:
-    """Tell whether ``error`` is about the prepared statement and not about what it does: it did not run.
-
-    That is a plan that a migration has overtaken (0A000, from the revalidation of a cached plan only), or a name the
-    server does not know (26000).
-    """
-    sqlstate = getattr(error, "sqlstate", None)
-    return sqlstate == "26000" or (
-        sqlstate == "0A000"
-        and (
-            getattr(error, "server_source_function", None) == "RevalidateCachedQuery"
-            or type(error).__name__ == "InvalidCachedStatementError"
-        )
-    )

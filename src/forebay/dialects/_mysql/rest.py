@@ -7,6 +7,7 @@ an OK packet: after a commit or rollback, or a statement without rows.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,13 +54,23 @@ class RestingConnection:
         handed_out_in: The checkout in which the user got at the driver's connection; 0 for none, -1 outside of our
             pool.
         record: The place in the pool.
+        connect_again: Opens another connection of the driver's, with the same arguments; None if that is not known.
     """
 
     unsure = True
     failed = False
     handed_out_in = 0
     record: Record | None = None
+    #: Opens another connection of the driver's to the same place.
+    connect_again: Callable[[], Awaitable[Any]] | None = None
     _connection: Any
+    _cursor_cls: Any
+    _ss_cursor_cls: Any
+
+    def cursor(self, server_side: bool = False) -> Any:
+        """Return a cursor that is watched, or one that is and reads as rows are asked for."""
+        # SQLAlchemy before 2.0.42 does not look at these two.
+        return self._ss_cursor_cls(self) if server_side else self._cursor_cls(self)
 
     def joined(self, record: Record) -> None:
         """Take note of the place in the pool this connection has."""
@@ -69,6 +80,41 @@ class RestingConnection:
         """Return the driver's connection for somebody who will use it directly, unseen."""
         self.handed_out_in = self._checkout()
         return self._connection
+
+    def _local_port(self) -> int | None:
+        """Return the port of our end of the connection, None for a Unix socket or when it is not known."""
+        driver = self._connection
+        transport = getattr(driver, "_transport", None) or getattr(driver, "_writer", None)
+        name = transport.get_extra_info("sockname") if transport is not None else None
+        return name[1] if isinstance(name, tuple) else None
+
+    async def stop_query(self) -> bool:
+        """Have the server stop what this connection runs; return whether that is done.
+
+        MySQL takes no word on a connection that is busy, so another one is opened for it. Where that leads to another
+        server (a balancer stands in between), our number would be somebody else's there: only a session that comes
+        from our end of this connection is stopped.
+
+        Cancellation: safe; whether the statement is stopped is unknown then.
+        """
+        port = self._local_port()
+        if self.connect_again is None or port is None:
+            return False
+        number = int(self._connection.thread_id())
+        other = await self.connect_again()
+        try:
+            async with other.cursor() as cursor:
+                await cursor.execute(
+                    "SELECT COUNT(*) FROM information_schema.processlist"
+                    f" WHERE id = {number} AND command <> 'Sleep' AND host LIKE '%:{port}'"
+                )
+                row = await cursor.fetchone()
+                found = int(next(iter(row.values() if isinstance(row, dict) else row)))
+                if found:
+                    await cursor.execute(f"KILL QUERY {number}")
+            return bool(found)
+        finally:
+            other.close()
 
     def _checkout(self) -> int:
         record = self.record

@@ -31,12 +31,14 @@ def bounded(stock: Any) -> Any:
     """
     from psycopg import OperationalError
     from psycopg.generators import fetch_many, send
-    from psycopg.pq import ConnStatus, ExecStatus
+    from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
     class BoundedAsyncConnection(stock):  # type: ignore[misc]  # a class known only at run time
         _watchdog: asyncio.TimerHandle | None = None
         #: When a ROLLBACK was sent whose answer has not been read, by the loop's clock; libpq is in pipeline mode then.
         left_at: float | None = None
+        #: Cursors of the server's that nobody reads any more, and that are open as long as the transaction is.
+        unclosed: tuple[str, ...] = ()
 
         async def wait(self, gen: Any, *args: Any, behind_left: bool = True, **kw: Any) -> Any:
             """Run a generator of psycopg's, behind the ROLLBACK that nobody has waited for.
@@ -45,6 +47,8 @@ def bounded(stock: Any) -> Any:
             """
             if behind_left and self.left_at is not None:
                 gen = self._behind_left(gen)
+            elif self.unclosed:
+                gen = self._behind_closing(gen)
             try:
                 return await super().wait(gen, *args, **kw)
             finally:
@@ -63,6 +67,7 @@ def bounded(stock: Any) -> Any:
         def leave(self) -> None:
             """Send ROLLBACK; the answer is read in front of that to whatever is sent next."""
             pgconn = self.pgconn
+            self.unclosed = ()
             pgconn.enter_pipeline_mode()
             self.left_at = asyncio.get_running_loop().time()
             pgconn.send_query_params(b"ROLLBACK", None)
@@ -79,6 +84,24 @@ def bounded(stock: Any) -> Any:
                 raise OperationalError("the server refused a ROLLBACK")
             yield from fetch_many(pgconn)
             self.left_at = None
+
+        def _behind_closing(self, gen: Any) -> Generator[Any, Any, Any]:
+            # Not when they were left: most often the transaction ends next, and they with it.
+            status = self.pgconn.transaction_status
+            if status != TransactionStatus.ACTIVE and self._pipeline is None:
+                names, self.unclosed = self.unclosed, ()
+                if status == TransactionStatus.INTRANS:
+                    yield from self._closing(names)
+            return (yield from gen)
+
+        def _closing(self, names: tuple[str, ...]) -> Generator[Any, Any, None]:
+            # Their transaction may have ended, and their savepoint; closing one that is not there would be an error.
+            listed = ", ".join(f"'{name}'" for name in names)
+            found = yield from self._exec_command(
+                f"SELECT pg_catalog.quote_ident(name) FROM pg_catalog.pg_cursors WHERE name IN ({listed})"
+            )
+            for row in range(found.ntuples):
+                yield from self._exec_command(b"CLOSE " + found.get_value(row, 0))
 
         def _behind_left(self, gen: Any) -> Generator[Any, Any, Any]:
             try:

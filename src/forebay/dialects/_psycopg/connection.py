@@ -7,18 +7,22 @@ and the ROLLBACK of a transaction that only read is not waited for.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.dialects.postgresql.psycopg import AsyncAdapt_psycopg_connection
 
-from forebay._sqlalchemy.exchanging import another_for, checked, ping_bound_s, untouched
+from forebay._sqlalchemy.exchanging import another_for, checked, ping_bound_s, reset_bound_s, untouched
 from forebay._sqlalchemy.greenlets import await_, in_greenlet
 from forebay.dialects._adapter import socket_hung_up
+from forebay.dialects._again import RESENDS, LostEarly
 from forebay.dialects._asyncpg.reads import only_reads
 from forebay.dialects._psycopg.bounded import hang_up
-from forebay.dialects._psycopg.cursors import LostEarly, PsycopgCursor
+from forebay.dialects._psycopg.cursors import PsycopgCursor, PsycopgStream
 from forebay.dialects._psycopg.riding import Beginning, can_ride, may_ride
+from forebay.dialects._psycopg.statements import Unprepared, manager_class
+from forebay.dialects._psycopg.streams import can_stream, fetched, opened
 
 if TYPE_CHECKING:
     from forebay._sqlalchemy.pool_entry import Record
@@ -29,10 +33,9 @@ __all__ = ["PsycopgConnection"]
 #: takes about 0.02 ms of processor time more. Loopback takes 0.05 to 0.1 ms, another machine 0.2 ms and more.
 _NEAR_S = 0.000_2
 
-#: Seconds in which the server must have answered a ROLLBACK that nobody waits for, or the connection counts as dead.
-_REPLY_S = 1.0
+_IN_GROUP = (Beginning.riding, Beginning.streaming)
 
-_RESENDS = 2
+_PLAIN_NAME = re.compile(r"\w{1,63}", re.ASCII)
 
 
 class PsycopgConnection(AsyncAdapt_psycopg_connection):
@@ -42,17 +45,33 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         begin_mode: ``"pipeline"``: BEGIN rides with its statement; ``"await"``: it is waited for; None: by the time it
             took so far.
         plain: The transaction under way was begun by us and has done nothing but read.
+        retry_stale_plans: A first statement whose plan a migration has overtaken is executed again.
         owes_ping: The pool left its pre-ping to the first BEGIN of this checkout, which has not come yet.
         tuples_ok: libpq's status of a result with rows.
     """
 
-    __slots__ = ("_fastest_s", "_handed_in", "_record", "_used_in", "begin_mode", "owes_ping", "plain", "tuples_ok")
+    __slots__ = (
+        "_coming_clean",
+        "_fastest_s",
+        "_handed_in",
+        "_record",
+        "_unprepared",
+        "_used_in",
+        "begin_mode",
+        "owes_ping",
+        "plain",
+        "retry_stale_plans",
+        "tuples_ok",
+    )
 
     def __init__(self, *args: Any) -> None:
         from psycopg.pq import ExecStatus
 
         super().__init__(*args)
         self.begin_mode: str | None = None
+        self.retry_stale_plans = True
+        self._unprepared: Unprepared | None = None
+        self._coming_clean = False
         self.plain = False
         self.owes_ping = False
         self.tuples_ok = ExecStatus.TUPLES_OK
@@ -66,6 +85,8 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         """Return a cursor, or with ``name`` one of the server's; that must be in a greenlet."""
         if name is None and not kw:
             return PsycopgCursor(self)
+        if not kw and _PLAIN_NAME.fullmatch(name) and can_stream(self._connection):
+            return PsycopgStream(self, name)
         # It begins by itself, and waits for the answer. Begun here, the connection is checked, too.
         adapted = self.begun()
         return AsyncAdapt_psycopg_connection.cursor(adapted, name, **kw)  # type: ignore[no-untyped-call]
@@ -75,6 +96,28 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         cursor = PsycopgCursor(self)
         cursor.execute(operation, parameters, **kw)
         return cursor
+
+    # -- prepared statements -------------------------------------------------------------------------------------------
+
+    def leave_unprepared(self, unprepared: Unprepared) -> None:
+        """Prepare none of the statements that are, or come to be, in ``unprepared``."""
+        connection: Any = self._connection
+        manager = getattr(connection, "_prepared", None)
+        if manager is not None:
+            connection._prepared = manager_class()(manager, unprepared)
+            self._unprepared = unprepared
+
+    def plan_was_stale(self, text: bytes) -> None:
+        """Take note that the prepared statement ``text`` was out of date: all may be."""
+        connection: Any = self._connection
+        if self._unprepared is not None:
+            connection._prepared.clear()
+            if not self._reaches_server():
+                self._unprepared.add(text)
+
+    def _reaches_server(self) -> bool:
+        record = self._record
+        return record is not None and getattr(record.pool._dialect, "talks_to_server", False)
 
     # -- transactions --------------------------------------------------------------------------------------------------
 
@@ -107,6 +150,50 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         riding = self._rides() and may_ride(query) and can_ride(kind)
         await self._begin(Beginning.riding if riding else Beginning.awaited, cursor, query, params)
 
+    async def declare_on(self, cursor: Any, query: Any, params: Any, name: str, rows: int) -> None:
+        """Declare a cursor ``name`` of the server's and fetch the first ``rows`` into ``cursor``, behind the BEGIN it
+        may need.
+
+        Raises:
+            LostEarly: The connection was lost before BEGIN was answered, in the first transaction of its checkout.
+            psycopg.Error: The server refused BEGIN or the statement, or is lost.
+
+        Cancellation: the connection needs to be brought to rest.
+        """
+        connection: Any = self._connection
+        reads = isinstance(query, str) and only_reads(query)
+        if self.begins_now():
+            self.plain = reads
+            if self.begin_mode != "await":
+                await self._begin(Beginning.streaming, cursor, query, params, name, rows)
+                return
+            await self._begin(Beginning.alone)
+        self._note_use()
+        self.plain = self.plain and reads
+        if self.at_rest():
+            # In AUTOCOMMIT there is nothing the cursor could live in. The server says so.
+            await cursor.execute(f'DECLARE "{name}" CURSOR FOR {query}', params)
+        async with connection.lock:
+            await connection.wait(opened(connection, cursor, query, params, name, rows))
+
+    async def fetch_on(self, cursor: Any, name: str, rows: int | None) -> list[Any]:
+        """Return the next ``rows`` rows of the server's cursor ``name``, or all that are left.
+
+        Raises:
+            psycopg.Error: The server could not, or is lost.
+
+        Cancellation: the connection needs to be brought to rest.
+        """
+        connection: Any = self._connection
+        async with connection.lock:
+            found: list[Any] = await connection.wait(fetched(connection, cursor, name, rows))
+        return found
+
+    def leave_unclosed(self, name: str) -> None:
+        """Take note that nobody reads the server's cursor ``name`` any more."""
+        connection: Any = self._connection
+        connection.unclosed += (name,)
+
     def begun(self) -> PsycopgConnection:
         """Begin a transaction if none is open, and wait for it; must run in a greenlet.
 
@@ -117,13 +204,13 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             psycopg.Error: The server refused BEGIN, or is lost.
         """
         adapted = self if self.begins_now() else self.ready()
-        for attempt in range(_RESENDS + 1):
+        for attempt in range(RESENDS + 1):
             if not adapted.begins_now():
                 break
             try:
                 await_(adapted._begin(Beginning.alone))
             except LostEarly as lost:
-                if attempt == _RESENDS:
+                if attempt == RESENDS:
                     raise lost.error from None
                 adapted = adapted.replaced(lost.error)
         return adapted
@@ -138,14 +225,14 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         first = self._note_use()
         bound_s = ping_bound_s(self._record) if first and self._record is not None else None
         self.owes_ping = False
-        watch = None
-        if bound_s is not None:
-            watch = asyncio.get_running_loop().call_later(bound_s, self._give_up)
-        beginning = Beginning(connection, watch)
+        beginning = Beginning(connection, bound_s)
         try:
             async with connection.lock:
+                if how not in _IN_GROUP:
+                    # For the answer to a ROLLBACK before it; the rest it does by itself.
+                    beginning.begin_watch()
                 # A statement that rides reads the answer to a ROLLBACK before it by itself.
-                behind = {"behind_left": False} if how is Beginning.riding and hasattr(connection, "left_at") else {}
+                behind = {"behind_left": False} if how in _IN_GROUP and hasattr(connection, "left_at") else {}
                 await connection.wait(how(beginning, *statement), **behind)
         except BaseException as error:
             unseen = self.plain and bound_s is not None
@@ -155,28 +242,36 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
                 raise LostEarly(error) from error  # type: ignore[arg-type]  # an Exception
             raise
         finally:
-            if watch is not None:
-                watch.cancel()
+            beginning.end_watch()
         took_s = beginning.took_s
         if took_s is not None and (self._fastest_s is None or took_s < self._fastest_s):
             self._fastest_s = took_s
 
-    def _give_up(self) -> None:
-        connection: Any = self._connection
-        if not connection.closed:
-            hang_up(connection.pgconn.socket)
-
     def rollback(self) -> None:
         """Roll back; with no transaction open that is nothing, and needs no greenlet."""
-        if not self.at_rest():
-            super().rollback()
+        # While the pool brings the connection to rest, whoever still has it in his hands has nothing to wait for.
+        if not self._coming_clean and not self.at_rest():
+            if self._has_only_read() and in_greenlet():
+                # psycopg's own forgets all prepared statements, as a table they are about may be gone. Not here.
+                self.leave()
+                self.settle()
+            else:
+                self._forget_unclosed()
+                super().rollback()
         self.plain = False
 
     def commit(self) -> None:
         """Commit; with no transaction open that is nothing, and needs no greenlet."""
         if not self.at_rest():
+            self._forget_unclosed()
             super().commit()
         self.plain = False
+
+    def _forget_unclosed(self) -> None:
+        # The end of the transaction closes them.
+        connection: Any = self._connection
+        if getattr(connection, "unclosed", ()):
+            connection.unclosed = ()
 
     def at_rest(self) -> bool:
         """Tell, without a query, whether no transaction is open, so that a rollback would do nothing."""
@@ -194,6 +289,10 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
 
     def may_leave(self) -> bool:
         """Tell whether the transaction has only read, and :meth:`leave` can end it."""
+        # PgBouncer 1.18 takes the session away at the answer to a ROLLBACK, though what follows has been sent.
+        return self._has_only_read() and self._reaches_server()
+
+    def _has_only_read(self) -> bool:
         from psycopg import capabilities
         from psycopg.pq import TransactionStatus
 
@@ -232,7 +331,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
     @property
     def info(self) -> Any:
         """psycopg's facts about the connection."""
-        self._settle()
+        self.settle()
         connection: Any = self._connection
         return connection.info
 
@@ -246,10 +345,11 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         adapted.plain = False
         adapted._note_use()
         adapted._handed_in = adapted._checkout()
-        adapted._settle()
+        adapted.settle()
         return adapted._connection
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Read the answer to a ROLLBACK that nobody has waited for: psycopg can do less until then."""
         # Outside of a greenlet the answer is read in front of that to whatever the user sends.
         if self._has_left() and in_greenlet():
             connection: Any = self._connection
@@ -330,7 +430,9 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
 
     def _overdue(self) -> bool:
         connection: Any = self._connection
-        if not self._has_left() or asyncio.get_running_loop().time() - connection.left_at <= _REPLY_S:
+        if not self._has_left():
+            return False
+        if asyncio.get_running_loop().time() - connection.left_at <= reset_bound_s(self._record):
             return False
         from psycopg import Error
 
@@ -367,7 +469,11 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         Raises:
             Exception: It does not come clean; it must be dropped.
         """
-        await_(self._come_clean())
+        self._coming_clean = True
+        try:
+            await_(self._come_clean())
+        finally:
+            self._coming_clean = False
 
     async def _come_clean(self) -> None:
         from psycopg.rows import tuple_row
@@ -375,6 +481,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         # psycopg has asked the server to cancel, and read the cancelled query's answer, before it let the caller go.
         connection: Any = self._connection
         self.plain = False
+        self._forget_unclosed()
         cursor = connection.cursor(row_factory=tuple_row)
         ask = "SELECT pg_catalog.pg_backend_pid()"
         if self.at_rest():

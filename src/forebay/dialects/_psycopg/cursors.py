@@ -7,26 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from forebay._sqlalchemy.greenlets import await_
+from forebay.dialects._again import RESENDS, LostEarly, is_stale_plan
+from forebay.dialects._batches import BatchReading
 
 if TYPE_CHECKING:
     from forebay.dialects._psycopg.connection import PsycopgConnection
 
-__all__ = ["LostEarly", "PsycopgCursor"]
-
-#: How often a statement is sent again, each time on another connection; the number SQLAlchemy's pre-ping tries.
-_RESENDS = 2
-
-
-class LostEarly(Exception):
-    """The connection is gone and nothing can have been committed on it: the statement may be sent once more.
-
-    Attributes:
-        error: What the driver raised.
-    """
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
+__all__ = ["PsycopgCursor", "PsycopgStream"]
 
 
 class PsycopgCursor:
@@ -62,15 +49,30 @@ class PsycopgCursor:
         """
         if not self._adapt_connection.begins_now():
             self._go_on_with(self._adapt_connection.ready())
-        for _attempt in range(_RESENDS):
+        for _attempt in range(RESENDS):
             try:
-                return await_(self._execute_async(query, params, **kw))
+                return self._execute_once(query, params, kw)
             except LostEarly as lost:
                 self._go_on_with(self._adapt_connection.replaced(lost.error))
         try:
-            return await_(self._execute_async(query, params, **kw))
+            return self._execute_once(query, params, kw)
         except LostEarly as lost:
             raise lost.error from None
+
+    def _execute_once(self, query: Any, params: Any, kw: dict[str, Any]) -> Any:
+        adapted = self._adapt_connection
+        # Nothing has been done in the transaction then, and without one there is nothing else.
+        first = adapted.at_rest()
+        try:
+            return await_(self._execute_async(query, params, **kw))
+        except Exception as error:
+            if not is_stale_plan(error):
+                raise
+            adapted.plan_was_stale(self._cursor._convert_query(query, params).query)
+            if not (first and adapted.retry_stale_plans):
+                raise
+        adapted.rollback()
+        return await_(self._execute_async(query, params, **kw))
 
     async def _execute_async(self, query: Any, params: Any, **kw: Any) -> Any:
         await self._adapt_connection.execute_on(self._cursor, query, params, kw)
@@ -136,3 +138,67 @@ class PsycopgCursor:
         rows = list(self._rows)
         self._rows.clear()
         return rows
+
+
+class PsycopgStream(BatchReading, PsycopgCursor):
+    """Reads a result in batches, from a cursor of the server's.
+
+    Attributes:
+        name: What the server calls it.
+    """
+
+    __slots__ = ("_ended", "_open", "batch", "most", "name")
+
+    def __init__(self, adapt_connection: PsycopgConnection, name: str) -> None:
+        super().__init__(adapt_connection)
+        self.name = name
+        self.batch = None
+        self.most = None
+        self._ended = True
+        self._open = False
+
+    @property
+    def rowcount(self) -> int:
+        """Return -1: the server does not say how many there are."""
+        return -1
+
+    async def _execute_async(self, query: Any, params: Any, **kw: Any) -> Any:
+        self.close_on_server()
+        first = self._at_least(1)
+        await self._adapt_connection.declare_on(self._cursor, query, params, self.name, first)
+        self._open = True
+        self._add(await self._cursor.fetchall(), first)
+        return self._cursor
+
+    async def _more(self, rows: int | None) -> None:
+        self._add(await self._adapt_connection.fetch_on(self._cursor, self.name, rows), rows)
+
+    def _add(self, found: list[Any], wanted: int | None) -> None:
+        self._rows.extend(found)
+        self._ended = wanted is None or len(found) < wanted
+
+    def close(self) -> None:
+        """Forget the rows, and have the server's cursor closed before anything else is done in the transaction."""
+        self.close_on_server()
+        super().close()
+
+    def close_on_server(self) -> None:
+        """Have the server's cursor closed before anything else is done in the transaction."""
+        if self._open:
+            self._open = False
+            self._ended = True
+            self._adapt_connection.leave_unclosed(self.name)
+
+    def nextset(self) -> bool | None:
+        """Return None: there is one result."""
+        return None
+
+    def executemany(self, query: Any, params_seq: Any) -> Any:
+        """Refuse, as psycopg's does.
+
+        Raises:
+            psycopg.NotSupportedError: Always.
+        """
+        from psycopg import NotSupportedError
+
+        raise NotSupportedError("executemany not supported on server-side cursors")

@@ -12,10 +12,15 @@ from __future__ import annotations
 
 import functools
 import re
-from asyncio import TimerHandle
+from asyncio import TimerHandle, get_running_loop
 from collections.abc import Generator
 from time import monotonic
 from typing import Any
+
+from forebay.dialects._adapter import readable
+from forebay.dialects._psycopg.bounded import hang_up
+from forebay.dialects._psycopg.groups import Command, in_one_group, raise_for, started
+from forebay.dialects._psycopg.streams import opened
 
 __all__ = ["Beginning", "can_ride", "may_ride"]
 
@@ -23,7 +28,7 @@ _PARTS = ("_start_query", "_convert_query", "_get_prepared", "_execute_send", "_
 _RESULTS = ("_check_results", "_set_results", "_encoding", "_last_query")
 
 # What a pipeline takes: one command, and not COPY, which libpq does not come back from.
-_RIDES = re.compile(r"\s*(?:SELECT|INSERT|UPDATE|DELETE|WITH|VALUES|MERGE)\b", re.IGNORECASE)
+_RIDES = re.compile(r"\s*(?:SELECT|INSERT|UPDATE|DELETE|WITH|VALUES|MERGE|SAVEPOINT|SET|SHOW|LOCK)\b", re.IGNORECASE)
 
 
 @functools.lru_cache(maxsize=64)
@@ -51,12 +56,20 @@ class Beginning:
         took_s: Seconds from sending BEGIN to reading its answer; None while there is none.
     """
 
-    __slots__ = ("_connection", "_watch", "answered", "took_s")
+    __slots__ = ("_bound_s", "_connection", "_watch", "answered", "took_s")
 
-    def __init__(self, connection: Any, watch: TimerHandle | None) -> None:
+    def __init__(self, connection: Any, bound_s: float | None) -> None:
+        """Prepare to send BEGIN.
+
+        Args:
+            connection: The psycopg connection.
+            bound_s: Seconds from sending it in which it must be answered, or the socket is dropped, > 0; None for no
+                bound.
+        """
         self._connection = connection
+        self._bound_s = bound_s
         # Ends the wait for the answer.
-        self._watch = watch
+        self._watch: TimerHandle | None = None
         self.answered = False
         self.took_s: float | None = None
 
@@ -68,6 +81,7 @@ class Beginning:
         """
         from psycopg import Error
 
+        self.begin_watch()
         sent = monotonic()
         try:
             yield from self._connection._exec_command(self._connection._get_tx_start_command())
@@ -93,50 +107,22 @@ class Beginning:
             psycopg.Error: The server refused one of them, or is lost.
         """
         from psycopg._preparing import Prepare
-        from psycopg.generators import fetch_many, send
-        from psycopg.pq import ConnStatus
 
         connection = self._connection
-        pgconn = connection.pgconn
-        # It would send a BEGIN of its own. In autocommit it sends nothing.
-        autocommit, connection._autocommit = connection._autocommit, True
-        try:
-            yield from cursor._start_query(operation)
-        finally:
-            connection._autocommit = autocommit
+        yield from started(connection, cursor, operation)
         query = cursor._convert_query(operation, parameters)
         prepare, name = cursor._get_prepared(query, None)
-        connection._check_connection_ok()
-        left = getattr(connection, "left_at", None) is not None
-        if not left:
-            pgconn.enter_pipeline_mode()
-        in_step = False
-        try:
-            sent = monotonic()
-            pgconn.send_query_params(connection._get_tx_start_command(), None)
-            pgconn.send_flush_request()
-            wrong = self._send(cursor, query, prepare, name)
-            pgconn.pipeline_sync()
-            if left:
-                yield from connection.read_left()
-            yield from send(pgconn)
-            begun = yield from fetch_many(pgconn)
-            self._check(cursor, begun, sent)
-            prepared = (yield from fetch_many(pgconn)) if wrong is None and prepare is Prepare.SHOULD else []
-            results = (yield from fetch_many(pgconn)) if wrong is None else []
-            yield from fetch_many(pgconn)
-            in_step = True
-        finally:
-            if pgconn.status == ConnStatus.OK:
-                if in_step:
-                    pgconn.exit_pipeline_mode()
-                else:
-                    # Whatever is read next would be taken for the answer to something else.
-                    pgconn.finish()
-        if wrong is not None:
-            raise wrong
-        _raise_for(cursor, begun)
-        _raise_for(cursor, prepared)
+        statement: list[Command]
+        if prepare is Prepare.NO:
+            statement = [lambda: cursor._execute_send(query, force_extended=True)]
+        else:
+            statement = [lambda: cursor._send_query_prepared(name, query)]
+            if prepare is Prepare.SHOULD:
+                statement.insert(0, lambda: cursor._send_prepare(name, query))
+        answers = yield from self._group(cursor, statement)
+        for answer in answers:
+            raise_for(cursor, answer)
+        results = answers[-1]
         key = connection._prepared.maybe_add_to_cache(query, prepare, name)
         if key is not None:
             connection._prepared.validate(key, prepare, name, results)
@@ -145,20 +131,32 @@ class Beginning:
         cursor._last_query = operation
         yield from connection._prepared.maintain_gen(connection)
 
-    def _send(self, cursor: Any, query: Any, prepare: Any, name: bytes) -> Exception | None:
-        from psycopg import Error
-        from psycopg._preparing import Prepare
+    def streaming(
+        self, cursor: Any, operation: Any, parameters: Any, name: str, rows: int
+    ) -> Generator[Any, Any, None]:
+        """Send BEGIN, the declaration of a cursor ``name`` and the fetch of its first ``rows`` together.
 
-        try:
-            if prepare is Prepare.NO:
-                cursor._execute_send(query, force_extended=True)
-            else:
-                if prepare is Prepare.SHOULD:
-                    cursor._send_prepare(name, query)
-                cursor._send_query_prepared(name, query)
-        except Error as error:
-            return error  # libpq refused to send it: too many parameters. BEGIN is on its way.
-        return None
+        Raises:
+            psycopg.Error: The server refused one of them, or is lost.
+        """
+        yield from opened(self._connection, cursor, operation, parameters, name, rows, self._group)
+
+    def _group(self, cursor: Any, statement: list[Command]) -> Generator[Any, Any, list[list[Any]]]:
+        pgconn = self._connection.pgconn
+
+        def begin() -> None:
+            pgconn.send_query_params(self._connection._get_tx_start_command(), None)
+            pgconn.send_flush_request()
+
+        # Not earlier: to make its parameters ready for the wire, a large statement needs longer than a ping may take.
+        self.begin_watch()
+        sent = monotonic()
+        commands = [begin, *statement]
+        return (
+            yield from in_one_group(
+                self._connection, commands, lambda answer: self._check(cursor, answer, sent), self.begin_watch
+            )
+        )
 
     def _check(self, cursor: Any, begun: list[Any], sent: float) -> None:
         from psycopg.pq import DiagnosticField, ExecStatus
@@ -169,25 +167,36 @@ class Beginning:
         if last.status == ExecStatus.FATAL_ERROR:
             severity = last.error_field(DiagnosticField.SEVERITY_NONLOCALIZED)
             if severity is None or severity in (b"FATAL", b"PANIC"):
-                _raise_for(cursor, begun)  # the server ends the session, or is lost; that is no answer to BEGIN
+                raise_for(cursor, begun)  # the server ends the session, or is lost; that is no answer to BEGIN
         self._note(sent)
+
+    def begin_watch(self) -> None:
+        """Drop the socket unless the server answers in time, counted from now."""
+        self.end_watch()
+        if self._bound_s is not None:
+            self._watch = get_running_loop().call_later(self._bound_s, self._give_up)
+
+    def end_watch(self) -> None:
+        """Let the answer take as long as it takes."""
+        if self._watch is not None:
+            self._watch.cancel()
+
+    def _give_up(self) -> None:
+        connection = self._connection
+        if connection.closed:
+            return
+        if readable(connection.pgconn.socket):
+            # It has been answered; the event loop was busy elsewhere and gets round to it now.
+            self.begin_watch()
+        else:
+            hang_up(connection.pgconn.socket)
 
     def _note(self, sent: float) -> None:
         self.answered = True
         self.took_s = monotonic() - sent
-        if self._watch is not None:
-            self._watch.cancel()
+        self.end_watch()
 
 
 def _ends_session(error: Any) -> bool:
     severity = getattr(error.diag, "severity_nonlocalized", None)
     return severity is None or severity in ("FATAL", "PANIC")
-
-
-def _raise_for(cursor: Any, results: list[Any]) -> None:
-    from psycopg.errors import error_from_result
-    from psycopg.pq import ExecStatus
-
-    for result in results:
-        if result.status == ExecStatus.FATAL_ERROR:
-            raise error_from_result(result, encoding=cursor._encoding)

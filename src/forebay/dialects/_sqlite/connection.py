@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Callable
-from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
 
@@ -14,6 +12,9 @@ from forebay._sqlalchemy.greenlets import await_
 from forebay.dialects._sqlite.cursors import SqliteCursor, SqliteServerSideCursor
 from forebay.dialects._sqlite.options import SqliteOptions
 from forebay.dialects._sqlite.thread import ConnectionThread
+
+if TYPE_CHECKING:
+    from forebay._sqlalchemy.pool_entry import Record
 
 __all__ = ["SqliteConnection"]
 
@@ -29,7 +30,7 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
         plain: The transaction under way was begun by us and has only read.
     """
 
-    __slots__ = ("_aborted", "_begin_due", "_left", "plain", "thread")
+    __slots__ = ("_aborted", "_begin_due", "_left", "_record", "plain", "thread")
 
     def __init__(self, dbapi: Any, connection: Any) -> None:
         super().__init__(dbapi, connection)
@@ -39,7 +40,12 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
         # A ROLLBACK that nobody waits for has not been done yet.
         self._left = False
         self._aborted = False
+        self._record: Record | None = None
         self.plain = False
+
+    def joined(self, record: Record) -> None:
+        """Take note of the place in the pool this connection has."""
+        self._record = record
 
     def cursor(self, server_side: bool = False) -> Any:
         """Return a cursor, or one that reads in batches."""
@@ -75,6 +81,16 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
                 return  # it took its time to get the lock
         self._begin_due = None
         work(raw, operation, parameters)
+
+    def stream_begins(self) -> None:
+        """Have what is not read to its end closed when the checkout ends: it would keep its lock on the file."""
+        record = self._record
+        if record is not None and record.dbapi_connection is self and self._end_streams not in record.finalize_callback:
+            record.finalize_callback.append(self._end_streams)
+
+    def _end_streams(self, _connection: Any) -> None:
+        if self.thread.cursors and self.thread.raw is not None:
+            await_(self.thread.run(self.thread.close_cursors, finish=True))
 
     def set_up(self, options: SqliteOptions) -> None:
         """Make a new connection what ``options`` ask for; must run in a greenlet.
@@ -160,17 +176,7 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
         self._aborted = True
         self.thread.interrupt()
         self.thread.post(self.thread.close_cursors)
-        stop = getattr(self._connection, "stop", None)
-        if stop is None:  # aiosqlite before 0.22 has no way that does not wait
-            return
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            stop()
-        else:
-            # Called where a loop runs, stop() makes a future on it, which the connection's thread resolves later:
-            # perhaps when the loop has ended, and then the thread dies of it.
-            Thread(target=stop, daemon=True).start()
+        self.thread.end()
 
     def terminate(self) -> None:
         """Drop the connection without waiting for its thread."""

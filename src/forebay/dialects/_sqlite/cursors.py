@@ -149,6 +149,7 @@ class SqliteServerSideCursor(SqliteCursor):
     def __init__(self, adapt_connection: SqliteConnection) -> None:
         super().__init__(adapt_connection)
         self._open: sqlite3.Cursor | None = None
+        adapt_connection.stream_begins()
 
     def _execute(self, raw: sqlite3.Connection, operation: Any, parameters: Any) -> None:
         thread = self._adapt_connection.thread

@@ -11,11 +11,25 @@ import contextlib
 import sqlite3
 from collections.abc import Callable
 from functools import partial
+from threading import Thread
 from typing import Any, TypeVar
 
 __all__ = ["ConnectionThread"]
 
 _T = TypeVar("_T")
+
+
+class _Nobody:
+    """Stands for the future of work that nobody waits for: aiosqlite before 0.22.1 wants one, and its event loop."""
+
+    def get_loop(self) -> _Nobody:
+        return self
+
+    def call_soon_threadsafe(self, *_: Any) -> None:
+        """Let the result go."""
+
+
+_NOBODY = _Nobody()
 
 
 class ConnectionThread:
@@ -83,7 +97,28 @@ class ConnectionThread:
         """Have ``work`` run in the thread, and do not wait for it; does nothing once the connection is closed."""
         raw = self.raw
         if raw is not None:
-            self._connection._tx.put_nowait((None, partial(self._unseen, work, raw)))
+            self._connection._tx.put_nowait((_NOBODY, partial(self._unseen, work, raw)))
+
+    def end(self) -> None:
+        """Close the connection and end its thread when it is done with what it runs, and do not wait for that."""
+        connection = self._connection
+        if isinstance(connection, Thread):
+            # aiosqlite before 0.22 has no way that does not wait; its last word makes no future.
+            self.post(self._close)
+            connection._stop_running()  # type: ignore[attr-defined]
+            return
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            connection.stop()
+        else:
+            # Called where a loop runs, stop() makes a future on it, which the connection's thread resolves later:
+            # perhaps when the loop has ended, and then the thread dies of it.
+            Thread(target=connection.stop, daemon=True).start()
+
+    def _close(self, raw: sqlite3.Connection) -> None:
+        raw.close()
+        self._connection._connection = None
 
     def interrupt(self) -> None:
         """Make the thread stop what it runs, unless that must come to its end."""

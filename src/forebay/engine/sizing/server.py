@@ -23,7 +23,8 @@ class ServerLimits:
         version: As the server writes it.
         max_connections: What it allows in all.
         superuser_reserved: Of these, for superusers only.
-        reserved: Of these, for members of ``pg_use_reserved_connections`` (PostgreSQL 16 on).
+        reserved: Of these, for members of ``pg_use_reserved_connections`` (PostgreSQL 16 on) and of ``rds_superuser``
+            (Amazon's, 2 by default).
         role_limit: What our account may have; None without a limit.
         database_limit: What our database may have; None without a limit.
         superuser: Whether our account is a superuser, who may use what is reserved.
@@ -125,7 +126,7 @@ async def _postgresql(connection: AsyncConnection, application_name: str | None)
         limits.version,
         limits.max_connections,
         limits.superuser_reserved,
-        int(limits.reserved),
+        int(limits.reserved) + int(limits.rds_reserved),
         _or_none(limits.role_limit, -1),
         _or_none(limits.database_limit, -1),
         limits.superuser,
@@ -143,6 +144,7 @@ SELECT current_setting('server_version') AS version,
        current_setting('max_connections')::int AS max_connections,
        current_setting('superuser_reserved_connections')::int AS superuser_reserved,
        coalesce(current_setting('reserved_connections', true), '0') AS reserved,
+       coalesce(current_setting('rds.rds_superuser_reserved_connections', true), '0') AS rds_reserved,
        current_setting('application_name') AS application_name,
        role.rolconnlimit AS role_limit,
        role.rolsuper AS superuser,
