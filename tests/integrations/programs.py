@@ -41,11 +41,11 @@ class Program:
     def __exit__(
         self, type_: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.process.poll() is None:
-            self.terminate(10)
-        if type_ is not None:
-            print(self.output()[-6000:])
-        self._output.close()
+        with self._output:
+            if self.process.poll() is None:
+                self.terminate(10)
+            if type_ is not None:
+                print(self.output()[-6000:])
 
     def output(self) -> str:
         """Return what it has written so far."""

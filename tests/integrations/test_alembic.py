@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -32,8 +35,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.execute("{sleep}")
-    {index}
+    {work}
 
 
 def downgrade() -> None:
@@ -109,7 +111,6 @@ def upgrading(project: Path, url: str) -> Program:
     return python("-m", "alembic", "upgrade", "head", folder=project, DATABASE_URL_DIRECT=url)
 
 
-@pytest.mark.parametrize("url", ["asyncpg", "psycopg", "asyncmy"], indirect=True)
 async def test_of_two_migrators_at_once_one_waits(project: Path, url: str) -> None:
     """Goal: two replicas that start together do not run a migration twice. Method: two commands; the migration sleeps,
     and on PostgreSQL ends with CREATE INDEX CONCURRENTLY, which waits for every transaction but not for a waiter
@@ -121,15 +122,18 @@ async def test_of_two_migrators_at_once_one_waits(project: Path, url: str) -> No
             "with op.get_context().autocommit_block(): "
             "op.create_index('customer_email', 'customer', ['email'], postgresql_concurrently=True)"
         )
+        work = f"op.execute('{sleep}')\n    {index}"
     else:
-        sleep, index = "SELECT SLEEP(2)", "op.create_index('customer_email', 'customer', ['email'])"
+        sleep = "import time; time.sleep(2)" if "sqlite" in url else "op.execute('SELECT SLEEP(2)')"
+        work = f"{sleep}; op.create_index('customer_email', 'customer', ['email'])"
     version = project / "migrations" / "versions" / "0003_index.py"
-    version.write_text(SLEEPY.format(sleep=sleep, index=index))
+    version.write_text(SLEEPY.format(work=work))
     with upgrading(project, url) as one, upgrading(project, url) as other:
         assert await asyncio.to_thread(one.wait, 60) == 0, one.output()
         assert await asyncio.to_thread(other.wait, 60) == 0, other.output()
         outputs = [one.output(), other.output()]
-    assert sum("another migrator (server process " in output for output in outputs) == 1
+    who = "another migrator is at work" if "sqlite" in url else "another migrator (server process "
+    assert sum(who in output for output in outputs) == 1
     assert sum("Running upgrade 0002 -> 0003" in output for output in outputs) == 1
     async with forebay.create_async_engine(url) as engine, engine.connect() as connection:
         assert (await connection.execute(text("SELECT version_num FROM alembic_version"))).scalars().all() == ["0003"]
@@ -147,9 +151,9 @@ async def test_a_lock_that_is_never_free_ends_in_an_error_that_names_the_holder(
     environment.write_text(environment.read_text().replace("metadata)", "metadata, lock_timeout_s=0.3)"))
     url = postgres.url("asyncpg")
     async with forebay.create_async_engine(url) as engine, engine.connect() as connection:
-        attempt = _attempts(connection, "alembic_version")
-        assert attempt is not None
-        assert (await connection.execute(text(attempt[0]), attempt[1])).scalar() is True
+        lock = await _attempts(connection, "alembic_version", AsyncExitStack())
+        assert lock is not None
+        assert await lock.take()
         pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar()
         with upgrading(project, url) as program:
             assert await asyncio.to_thread(program.wait, 30) != 0
@@ -160,6 +164,34 @@ async def test_a_lock_that_is_never_free_ends_in_an_error_that_names_the_holder(
         await asyncio.to_thread(alembic, project, "current", url=url)
         assert time.monotonic() - start < 15
     assert "customer" not in await tables(url)
+
+
+async def test_on_sqlite_a_lock_that_is_never_free_ends_in_an_error_too(project: Path, tmp_path: Path) -> None:
+    """Goal: the same where there is no server. Method: hold the lock from here, as another program would; the database
+    itself stays free for its readers and writers.
+    """
+    environment = project / "migrations" / "env.py"
+    environment.write_text(environment.read_text().replace("metadata)", "metadata, lock_timeout_s=0.3)"))
+    url = f"sqlite+aiosqlite:///{tmp_path / 'locked.sqlite'}"
+    with contextlib.closing(sqlite3.connect(tmp_path / "locked.sqlite-migrating", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with upgrading(project, url) as program:
+            assert await asyncio.to_thread(program.wait, 30) != 0
+            assert "Another migrator has worked on this database for 0.3 s" in program.output()
+            assert "Traceback" not in program.output()
+        async with forebay.create_async_engine(url) as engine, engine.begin() as connection:
+            await connection.execute(text("CREATE TABLE other (id int)"))
+    assert set(await tables(url)) == {"other"}
+    await asyncio.to_thread(alembic, project, "upgrade", "head", url=url)
+    assert "customer" in await tables(url)
+
+
+@pytest.mark.parametrize("query", ["", "?cache=shared&uri=true"])
+def test_a_database_in_memory_needs_no_lock_and_leaves_no_file(project: Path, query: str) -> None:
+    """Goal: the lock's file is beside a file only. Method: in memory, plain and as a URI; what is in the folder."""
+    name = "file:memory" if query else ":memory:"
+    alembic(project, "upgrade", "head", url=f"sqlite+aiosqlite:///{name}{query and '?mode=memory&' + query[1:]}")
+    assert [path.name for path in project.iterdir() if "migrating" in path.name] == []
 
 
 def test_the_direct_url_goes_before_the_pooled_one_and_the_ini_file(project: Path, tmp_path: Path) -> None:
@@ -235,16 +267,19 @@ def test_a_program_calls_alembic_with_and_without_a_running_loop(
     assert "customer" in asyncio.run(tables(url))
 
 
-@pytest.mark.parametrize("url", ["asyncpg"], indirect=True)
+@pytest.mark.parametrize("url", ["asyncpg", "psycopg", "aiosqlite"], indirect=True)
 def test_a_program_can_pass_its_own_connection(project: Path, url: str) -> None:
-    """Goal: migrations within a test's transaction. Method: `config.attributes`; roll back, nothing is left."""
+    """Goal: migrations within a test's transaction. Method: `config.attributes`; roll back, nothing is left. On SQLite
+    a transaction that DDL belongs to is an option; on MariaDB there is none.
+    """
+    options = ", sqlite_begin='IMMEDIATE'" if "sqlite" in url else ""
     code = (
         "import asyncio, forebay\nfrom alembic import command\nfrom alembic.config import Config\n"
         "def upgrade(connection):\n"
         "    config = Config('alembic.ini'); config.attributes['connection'] = connection\n"
         "    command.upgrade(config, 'head')\n"
         "async def main():\n"
-        f"    async with forebay.create_async_engine({url!r}) as engine, engine.connect() as connection:\n"
+        f"    async with forebay.create_async_engine({url!r}{options}) as engine, engine.connect() as connection:\n"
         "        await connection.begin()\n"
         "        await connection.run_sync(upgrade)\n"
         "        await connection.rollback()\n"

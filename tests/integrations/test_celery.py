@@ -185,7 +185,7 @@ def _script(code: str) -> str:
 
 def test_green_threads_of_gevent_get_a_clear_error() -> None:
     """Goal: nobody hunts strange loop errors. Method: gevent's own monkey patching, in a process of its own."""
-    pytest.importorskip("gevent")
+    require("gevent")
     out = _script(
         "from gevent import monkey; monkey.patch_all()\n"
         "from forebay.integrations.celery import run, UnsupportedPoolError\n"
@@ -200,7 +200,7 @@ def test_green_threads_of_gevent_get_a_clear_error() -> None:
 @pytest.mark.slow
 def test_a_gevent_worker_ends_at_its_start_with_the_reason(tmp_path: Path) -> None:
     """Goal: the mistake shows at deployment, not in the first task. Method: a real worker with `--pool gevent`."""
-    pytest.importorskip("gevent")
+    require("gevent")
     arguments = ("-m", "celery", "-A", "tasks", "worker", "--pool", "gevent")
     environment = {"DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / 'x.sqlite'}", "CELERY_BROKER": "memory://"}
     with python(*arguments, folder=FOLDER, **environment) as program:

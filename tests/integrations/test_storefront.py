@@ -118,7 +118,8 @@ async def test_a_restart_of_the_database_loses_no_acknowledged_order(shop: Shop)
     assert after >= before + 100, "service resumed"
     stored = await asyncio.to_thread(shop.references)
     assert not set(acknowledged) - stored, "acknowledged and not there"
-    assert {status // 100 for _, status in failures} <= {5}
+    # None at all where every request could wait. 500: the connection was lost at the COMMIT.
+    assert {status for _, status in failures} <= {500, 503}
     assert all(down_at <= at <= up_at + RECOVERY_S for at, _ in failures), [
         (round(at - up_at, 2), status) for at, status in failures if not down_at <= at <= up_at + RECOVERY_S
     ]

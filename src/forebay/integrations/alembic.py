@@ -18,6 +18,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from logging.config import fileConfig
 from typing import Any
 
@@ -26,8 +27,9 @@ from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import URL, MetaData, NullPool, make_url, text
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import OperationalError
 
-from forebay import AsyncConnection, async_engine_from_config
+from forebay import AsyncConnection, async_engine_from_config, create_async_engine
 from forebay.errors import ForebayWarning
 
 __all__ = ["run"]
@@ -54,8 +56,9 @@ def run(
     pooler: migrations need a session of their own), ``sqlalchemy.url`` of the ini file, the variable ``DATABASE_URL``.
     The engine has no pool; its other options come from ``sqlalchemy.*`` in the ini file.
 
-    A command that changes the database first takes an advisory lock (PostgreSQL, MySQL, MariaDB; SQLite has none), for
-    which it waits without holding a transaction: a ``CREATE INDEX CONCURRENTLY`` of the migrator before it can end.
+    A command that changes the database first takes a lock, for which it waits without holding a transaction: a ``CREATE
+    INDEX CONCURRENTLY`` of the migrator before it can end. PostgreSQL, MySQL and MariaDB have advisory locks; for a
+    file of SQLite's it is a lock on an empty file beside it, which stays.
 
     A program that calls Alembic with a connection of its own in ``config.attributes["connection"]`` gets its migrations
     on that connection, without lock, and within its transaction if it has begun one.
@@ -92,9 +95,12 @@ def run(
         engine = async_engine_from_config(
             {**options, "sqlalchemy.url": target}, prefix="sqlalchemy.", poolclass=NullPool, **(engine_options or {})
         )
-        async with engine, engine.connect() as connection:
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(engine)
+            connection = await held.enter_async_context(engine.connect())
             if lock and changes:
-                await _lock(connection, str(configure.get("version_table", "alembic_version")), lock_timeout_s)
+                attempts = await _attempts(connection, str(configure.get("version_table", "alembic_version")), held)
+                await _lock(attempts, lock_timeout_s)
             await connection.run_sync(_migrate, configure)
 
     _run(work)
@@ -178,50 +184,98 @@ def _run(work: Callable[[], Any]) -> None:
         raise failed[0]
 
 
-async def _lock(connection: AsyncConnection, version_table: str, timeout_s: float) -> None:
-    """Take the migrators' lock of this database; it is released with the connection."""
-    attempt = _attempts(connection, version_table)
-    if attempt is None:
-        return
-    statement, parameters, holder = attempt
+class _AdvisoryLock:
+    """A lock of the server's, which belongs to a session and ends with it."""
+
+    def __init__(self, connection: AsyncConnection, take: str, who: str, **parameters: Any) -> None:
+        self._connection, self._take, self._who, self._parameters = connection, take, who, parameters
+
+    async def take(self) -> bool:
+        return bool(await self._ask(self._take))
+
+    async def holder(self) -> str:
+        return f"Another migrator (server process {await self._ask(self._who)})"
+
+    async def _ask(self, statement: str) -> Any:
+        answer = (await self._connection.execute(text(statement), self._parameters)).scalar()
+        # Waiting in a transaction would block CREATE INDEX CONCURRENTLY elsewhere.
+        await self._connection.rollback()
+        return answer
+
+
+class _FileLock:
+    """SQLite's own lock, on a file that is there for nothing else: the database's is wanted by its readers and writers.
+
+    It ends with the process that holds it. The file stays: whoever removed it could remove it from under a waiter.
+    """
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def take(self) -> bool:
+        try:
+            await self._connection.exec_driver_sql("BEGIN EXCLUSIVE")
+        except OperationalError as error:
+            if "locked" not in str(error.orig):
+                raise
+            return False
+        return True
+
+    async def holder(self) -> str:
+        return "Another migrator"
+
+
+async def _lock(lock: _AdvisoryLock | _FileLock | None, timeout_s: float) -> None:
+    """Take the migrators' lock of this database."""
     deadline = time.monotonic() + timeout_s
     waits = False
-    while True:
-        taken = (await connection.execute(text(statement), parameters)).scalar()
-        # The lock belongs to the session. Waiting in a transaction would block CREATE INDEX CONCURRENTLY elsewhere.
-        await connection.rollback()
-        if taken:
-            return
+    while lock is not None and not await lock.take():
         if not waits or time.monotonic() >= deadline:
-            who = (await connection.execute(text(holder), parameters)).scalar()
-            await connection.rollback()
+            who = await lock.holder()
             if time.monotonic() >= deadline:
                 raise CommandError(
-                    f"Another migrator (server process {who}) has worked on this database for {timeout_s:g} s; nothing "
-                    "was changed. Is it still alive?"
+                    f"{who} has worked on this database for {timeout_s:g} s; nothing was changed. Is it still alive?"
                 )
             waits = True
-            _log.warning("another migrator (server process %s) is at work; waiting for up to %g s", who, timeout_s)
+            _log.warning("%s is at work; waiting for up to %g s", who[:1].lower() + who[1:], timeout_s)
         await asyncio.sleep(_POLL_S)
 
 
-def _attempts(connection: AsyncConnection, version_table: str) -> tuple[str, dict[str, Any], str] | None:
+async def _attempts(
+    connection: AsyncConnection, version_table: str, held: AsyncExitStack
+) -> _AdvisoryLock | _FileLock | None:
+    """Return the lock of this database, not yet taken; what it needs besides ``connection`` is given to ``held``."""
     name = connection.dialect.name
     if name == "postgresql":
         # Advisory locks of PostgreSQL are per database. Two keys of four bytes each, signed.
-        keys = {"one": _signed(b"forebay.alembic"), "two": _signed(version_table.encode())}
-        return (
+        return _AdvisoryLock(
+            connection,
             "SELECT pg_try_advisory_lock(:one, :two)",
-            keys,
             "SELECT max(pid) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted"
             " AND classid::int8 = :one & 4294967295 AND objid::int8 = :two & 4294967295"
             " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            one=_signed(b"forebay.alembic"),
+            two=_signed(version_table.encode()),
         )
     if name in ("mysql", "mariadb"):
         # Those of MySQL are per server, with names of at most 64 characters.
         database = connection.engine.url.database or ""
         digest = hashlib.sha256(f"{database}\0{version_table}".encode()).hexdigest()[:40]
-        return "SELECT GET_LOCK(:name, 0)", {"name": f"forebay:{digest}"}, "SELECT IS_USED_LOCK(:name)"
+        return _AdvisoryLock(
+            connection, "SELECT GET_LOCK(:name, 0)", "SELECT IS_USED_LOCK(:name)", name=f"forebay:{digest}"
+        )
+    if name == "sqlite":
+        # Asked of SQLite, since the URL may be a file: URI; empty for a database in memory, which is nobody else's.
+        databases = (await connection.exec_driver_sql("PRAGMA database_list")).mappings()
+        file = next(each["file"] for each in databases if each["name"] == "main")
+        await connection.rollback()
+        if file:
+            beside = connection.engine.url.set(database=f"{file}-migrating", query={})
+            engine = create_async_engine(
+                beside, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args={"timeout": 0}
+            )
+            await held.enter_async_context(engine)
+            return _FileLock(await held.enter_async_context(engine.connect()))
     return None
 
 

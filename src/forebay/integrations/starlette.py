@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -12,6 +13,7 @@ from functools import wraps
 from typing import Any
 
 from sqlalchemy import exc
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.responses import StreamingResponse as _StreamingResponse
@@ -22,6 +24,8 @@ from forebay.engine import AsyncEngine
 from forebay.errors import PoolDisposedError
 from forebay.integrations._health import Health, Readiness, State
 from forebay.integrations._lifespan import running
+from forebay.integrations._unavailable import classes as _unavailable_classes
+from forebay.integrations._unavailable import is_exhausted, is_unavailable
 from forebay.session import async_sessionmaker
 
 __all__ = [
@@ -109,23 +113,57 @@ class StreamingResponse(_StreamingResponse):
             await super().stream_response(send)
 
 
-def exception_handlers(*, retry_after_s: int = 1) -> Mapping[Any, Callable[[Request, Any], Response]]:
-    """Return handlers that answer 503 with ``Retry-After`` when no connection could be had.
+def exception_handlers(*, retry_after_s: int = 1) -> Mapping[Any, Callable[[Request, Any], Awaitable[Response]]]:
+    """Return handlers that answer 503 with ``Retry-After`` when the database cannot serve now and may later.
 
-    That is: no connection within ``pool_timeout``, too many callers waiting already, or the pool is being drained. What
-    the pool said goes to the log and not into the answer.
+    That is: no connection within ``pool_timeout``, too many callers waiting already, the pool is being drained; a
+    connect that failed for a reason that may pass (nobody listens, no connection left at the server, the server is
+    starting); a statement whose connection was lost. What was said goes to the log (``forebay.web``), without the
+    statement, and not into the answer.
+
+    A COMMIT whose connection was lost stays a 500: nobody knows whether it happened. So does a connect that will fail
+    until somebody changes something (password, certificate, unknown database). Any other error of these classes goes to
+    the handler of yours that would have got it.
+
+    Make the engine before the application: on SQLAlchemy 2.0 what asyncpg says while it connects is known by its class,
+    which is looked up here.
 
     Args:
         retry_after_s: What to tell the client, in whole seconds, ≥ 0.
     """
 
-    def busy(request: Request, error: Exception) -> Response:
-        _log.warning("503 for %s %s: %s", request.method, request.url.path, error)
-        return JSONResponse(
-            {"detail": "The service is busy. Try again."}, status_code=503, headers={"Retry-After": str(retry_after_s)}
-        )
+    async def answer(request: Request, error: Exception) -> Response:
+        if is_exhausted(error):
+            detail = "The service is busy. Try again."
+        elif is_unavailable(error):
+            detail = "The service is unavailable. Try again."
+        else:
+            return await _by_another_handler(request, error, answer)
+        # Of a wrapped error only the driver's own text: the rest is the statement and its parameters.
+        said = getattr(error, "orig", None) or error
+        method = request.scope.get("method", request.scope["type"])
+        _log.warning("503 for %s %s: %s: %s", method, request.url.path, type(said).__name__, said)
+        return JSONResponse({"detail": detail}, status_code=503, headers={"Retry-After": str(retry_after_s)})
 
-    return {exc.TimeoutError: busy, PoolDisposedError: busy}
+    return dict.fromkeys((exc.TimeoutError, PoolDisposedError, *_unavailable_classes()), answer)
+
+
+async def _by_another_handler(request: Request, error: Exception, ours: object) -> Response:
+    """Answer ``error`` as Starlette would if our handler were not there."""
+    handlers: Mapping[Any, Callable[..., Any]] = request.scope.get("starlette.exception_handlers", ({},))[0]
+    for cls in type(error).__mro__:
+        handler = handlers.get(cls)
+        if handler is None or handler is ours:
+            continue
+        if inspect.iscoroutinefunction(handler):
+            response: Response = await handler(request, error)
+        else:
+            # May be a function that blocks, or an object whose call is async.
+            response = await run_in_threadpool(handler, request, error)
+            if inspect.isawaitable(response):
+                response = await response
+        return response
+    raise error
 
 
 def health_routes(
