@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from sqlalchemy import String, delete, exc, insert, select, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.pool import StaticPool
 
 import forebay
 from forebay.session import ReadOnlySessionError, read_only
@@ -78,16 +81,80 @@ async def test_a_writing_statement_is_refused_by_the_session(maker: Maker) -> No
         assert not session.in_transaction()
 
 
-@pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "asyncmy", "aiomysql"], indirect=True)
 async def test_what_the_session_cannot_read_the_server_refuses(maker: Maker) -> None:
     """Goal: SQL text gets no further. Method: an UPDATE as text, and the same after it on the writing maker."""
     async with read_only(maker)() as session:
         with pytest.raises(exc.DBAPIError) as caught:
             await session.execute(text("UPDATE ro_note SET text = 'x'"))
         code = getattr(caught.value.orig, "sqlstate", None) or caught.value.orig.args[0]  # type: ignore[union-attr]
-        assert code in ("25006", 1792)
+        assert code in ("25006", 1792, "attempt to write a readonly database")
     async with maker.begin() as session:
         await session.execute(text("UPDATE ro_note SET text = 'y'"))
+
+
+WAYS_OUT = ["commit", "rollback", "close", "error", "cancelled", "cancelled at its first statement", "invalidate"]
+
+
+@pytest.mark.parametrize("way_out", WAYS_OUT)
+@pytest.mark.parametrize("waited_for", [False, True])
+@pytest.mark.parametrize("options", [{}, {"sqlite_begin": "IMMEDIATE"}, {"pool_reset_on_return": None}])
+async def test_on_sqlite_the_connection_writes_again_however_the_session_ends(
+    aiosqlite_url: str, way_out: str, waited_for: bool, options: dict[str, Any]
+) -> None:
+    """Goal: `query_only` never reaches the next user of a connection. Method: a pool of one; every way out of a
+    session, with the next user waiting for the connection already or not.
+    """
+    async with forebay.create_async_engine(aiosqlite_url, pool_size=1, max_overflow=0, **options) as engine:
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        maker: Maker = forebay.async_sessionmaker(engine, expire_on_commit=False)
+
+        async def read() -> None:
+            async with read_only(maker)() as session:
+                if way_out == "cancelled at its first statement":
+                    asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)  # type: ignore[union-attr]
+                assert await session.scalar(text("PRAGMA query_only")) == 1
+                while waited_for and not engine.pool.statistics().waiting:  # type: ignore[attr-defined]
+                    await asyncio.sleep(0)
+                if way_out == "error":
+                    await session.execute(text("UPDATE ro_note SET text = 'x'"))
+                elif way_out == "cancelled":
+                    asyncio.current_task().cancel()  # type: ignore[union-attr]
+                    await session.execute(select(Note))
+                elif way_out == "invalidate":
+                    await (await session.connection()).invalidate()
+                else:
+                    await getattr(session, way_out)()
+
+        async def write() -> None:
+            async with maker.begin() as session:
+                session.add(Note(id=1))
+
+        reading = asyncio.create_task(read())
+        await asyncio.sleep(0)
+        if not waited_for:
+            await asyncio.wait({reading})
+        writing = asyncio.create_task(write())
+        async with asyncio.timeout(10):
+            (read_result, written) = await asyncio.gather(reading, writing, return_exceptions=True)
+        assert written is None
+        expected = {"error": exc.OperationalError}.get(way_out, asyncio.CancelledError if "cancel" in way_out else None)
+        assert type(read_result) is (expected or type(None))
+        async with maker() as session:
+            assert await session.scalar(text("PRAGMA query_only")) == 0
+            assert await session.scalar(select(Note.id)) == 1
+
+
+async def test_on_sqlite_in_memory_one_connection_is_everybodys_and_stays_as_it_is() -> None:
+    """Goal: a reader does not make others' writes fail. Method: two sessions on the one connection of `StaticPool`."""
+    async with forebay.create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool) as engine:
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        maker: Maker = forebay.async_sessionmaker(engine, expire_on_commit=False)
+        async with read_only(maker)() as reading:
+            assert await reading.scalar(select(Note.id)) is None
+            async with maker.begin() as session:
+                session.add(Note(id=1))
 
 
 @pytest.mark.parametrize("database_url", ["aiosqlite", "asyncpg", "asyncmy"], indirect=True)

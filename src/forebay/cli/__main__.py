@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "size": "forebay.cli.size:size",
     "wait": "forebay.cli.wait:wait",
     "doctor": "forebay.cli.doctor.command:doctor",
+    "lazy": "forebay.cli.lazy:lazy",
     "explain": "forebay.cli.explain:explain",
 }
 

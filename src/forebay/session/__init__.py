@@ -7,15 +7,18 @@ from forebay.session._session import (
     async_scoped_session,
     async_sessionmaker,
 )
+from forebay.session.lazy_loading import LazyRelationship, lazy_relationships
 from forebay.session.readonly import ReadOnlySessionError, read_only
 from forebay.session.task_logging import log_sql
 
 __all__ = [
     "AsyncSession",
     "AsyncSessionTransaction",
+    "LazyRelationship",
     "ReadOnlySessionError",
     "async_scoped_session",
     "async_sessionmaker",
+    "lazy_relationships",
     "log_sql",
     "read_only",
 ]

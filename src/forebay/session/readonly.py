@@ -10,6 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession as _AnyAsyncSession
 from sqlalchemy.ext.asyncio import async_sessionmaker as _AnySessionMaker
 from sqlalchemy.orm import ORMExecuteState, Session
 
+from forebay._sqlalchemy.query_only import only_query
+
 __all__ = ["ReadOnlySessionError", "read_only"]
 
 _AS = TypeVar("_AS", bound=_AnyAsyncSession)
@@ -28,7 +30,8 @@ def read_only(maker: _AnySessionMaker[_AS]) -> _AnySessionMaker[_AS]:
     |---|---|
     | PostgreSQL | the server (every transaction is READ ONLY, at no round trip), and the session |
     | MySQL, MariaDB | the server (one ``SET TRANSACTION`` per transaction), and the session |
-    | others | the session: flush of changes, ORM and Core INSERT, UPDATE, DELETE; SQL text it does not read |
+    | SQLite | the connection (one ``PRAGMA query_only`` per transaction, and one at its end), and the session |
+    | others, SQLite in memory | the session: flush, ORM and Core INSERT, UPDATE, DELETE; SQL text it does not read |
 
     A session bound to a connection, as in tests with a rollback, keeps that connection as it is; the session itself
     still refuses.
@@ -79,9 +82,11 @@ def _refuse_statement(state: ORMExecuteState) -> None:
 
 
 def _begin_read_only(session: Session, transaction: Any, connection: Connection) -> None:
-    if connection.dialect.name not in ("mysql", "mariadb"):
-        return
     # Inside a transaction, ours or somebody else's, the server would refuse the statement.
-    if not connection.in_nested_transaction() and not isinstance(session.bind, Connection):
+    if connection.in_nested_transaction() or isinstance(session.bind, Connection):
+        return
+    if connection.dialect.name in ("mysql", "mariadb"):
         # For the next transaction only, so there is nothing to undo.
         connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+    elif connection.dialect.name == "sqlite":
+        only_query(connection)

@@ -19,8 +19,9 @@ from forebay.cli.errors import CliError, Refused
 from forebay.errors import ConfigurationError
 from forebay.hints import hint_for
 
-__all__ = ["subject_of"]
+__all__ = ["namespaces_of", "subject_of"]
 
+_NAME = re.compile(r"[A-Za-z_][\w.]*")
 _MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -48,20 +49,12 @@ def subject_of(target: str, *, timeout_s: float) -> Subject:
 
 def _of_app(target: str) -> Subject:
     name, _, attribute = target.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    _look_here()
     if not _exists(name):
         raise Refused("no such module (before the colon), seen from this directory; a URL has :// in it")
-    try:
-        found: Any = importlib.import_module(name)
-    except ConfigurationError as error:
-        return Subject("the application's engine", problem=f"importing the module failed: {error}")
-    except Exception as error:
-        # Not its text: what an application raises while it reads its settings may hold any of them.
-        hint = hint_for(error)
-        about = f" ({hint.texts[0]}; see {hint.page})" if hint is not None else ""
-        return Subject("the application's engine", problem=f"importing the module raised {type(error).__name__}{about}")
+    found = _imported(name)
+    if isinstance(found, str):
+        return Subject("the application's engine", problem=found)
     namespaces = _namespaces(name)
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -75,6 +68,41 @@ def _of_app(target: str) -> Subject:
         )
     database = Database(found.sync_engine.url)
     return Subject(database.label, database=database, engine=found, namespaces=namespaces)
+
+
+def namespaces_of(name: str) -> tuple[Mapping[str, Any], ...]:
+    """Import a module of an application and return its names, and those of the loaded modules of the same package.
+
+    Raises:
+        Refused: There is no such module.
+        CliError: Importing it failed.
+    """
+    _look_here()
+    if not _NAME.fullmatch(name) or not _exists(name):
+        raise Refused("no such module, seen from this directory")
+    found = _imported(name)
+    if isinstance(found, str):
+        raise CliError(found)
+    return _namespaces(name)
+
+
+def _look_here() -> None:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+
+
+def _imported(name: str) -> Any:
+    """Return the module, or why it cannot be imported."""
+    try:
+        return importlib.import_module(name)
+    except ConfigurationError as error:
+        return f"importing the module failed: {error}"
+    except Exception as error:
+        # Not its text: what an application raises while it reads its settings may hold any of them.
+        hint = hint_for(error)
+        about = f" ({hint.texts[0]}; see {hint.page})" if hint is not None else ""
+        return f"importing the module raised {type(error).__name__}{about}"
 
 
 def _exists(name: str) -> bool:

@@ -18,7 +18,7 @@ ECHO = Check(
     "echo",
     "The engine does not print every statement.",
     "It costs more than most statements, fills the log, and writes personal data into it.",
-    "Leave echo=False in production; for one request or task there is forebay.session.log_sql(engine).",
+    "Leave echo=False in production; for one request or task there is forebay.log_sql(engine).",
     _look,
     Needs.APP,
 )

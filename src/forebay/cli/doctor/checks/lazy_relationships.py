@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import registry
 
 from forebay.cli.doctor.model import Check, Finding, Needs, Subject, ok, problem, skipped, warning
+from forebay.session.lazy_loading import all_relationships, lazy_relationships, registries_in
 
 _SHOWN = 10
 
 
 def _look(subject: Subject) -> Finding:
-    registries = _registries(subject)
+    registries = list(registries_in(value for names in subject.namespaces for value in names.values()))
     if not registries:
         return skipped("no declarative base was found in the application's modules")
-    lazy, total = [], 0
     try:
-        for each in registries:
-            for mapper in each.mappers:
-                for relationship in mapper.relationships:
-                    if relationship.parent is not mapper:
-                        continue  # inherited
-                    total += 1
-                    if relationship.lazy in ("select", True):
-                        lazy.append(f"{mapper.class_.__name__}.{relationship.key}")
+        total, lazy = len(all_relationships(*registries)), lazy_relationships(*registries)
     except SQLAlchemyError as error:
         return problem(f"the models cannot be configured: {type(error).__name__}", "Fix the mapping it names.")
     if not lazy:
         return ok(f"{total} relationships, none with lazy='select'")
-    lazy.sort()
-    more = f" and {len(lazy) - _SHOWN} more" if len(lazy) > _SHOWN else ""
-    return warning(f"lazy='select': {', '.join(lazy[:_SHOWN])}{more}")
-
-
-def _registries(subject: Subject) -> list[registry]:
-    found: dict[int, registry] = {}
-    for names in subject.namespaces:
-        for value in names.values():
-            candidate = value if isinstance(value, registry) else getattr(value, "registry", None)
-            if isinstance(candidate, registry):
-                found.setdefault(id(candidate), candidate)
-    return list(found.values())
+    more = f" and {len(lazy) - _SHOWN} more: forebay lazy MODULE" if len(lazy) > _SHOWN else ""
+    return warning(f"lazy='select': {', '.join(map(str, lazy[:_SHOWN]))}{more}")
 
 
 LAZY_RELATIONSHIPS = Check(
@@ -48,7 +29,7 @@ LAZY_RELATIONSHIPS = Check(
     "No relationship is left to be loaded by attribute access (lazy='select', the default).",
     "In async code such a read raises MissingGreenlet, and only on the path where nobody has loaded it before.",
     "Say how each is loaded: lazy='selectin', or lazy='raise' and selectinload() in the queries that need it; or "
-    "inherit from AsyncAttrs and await obj.awaitable_attrs.name.",
+    "inherit from AsyncAttrs and await obj.awaitable_attrs.name. forebay lazy MODULE lists all of them.",
     _look,
     Needs.APP,
     example="""\

@@ -60,8 +60,7 @@ POOLER = Check(
     _look,
     backends=("postgresql",),
     example="""\
-from forebay import create_async_engine
-from forebay.engine.presets import preset
+from forebay import create_async_engine, preset
 
 url = "postgresql+asyncpg://app@localhost:6432/shop"
 engine = create_async_engine(url, **preset("pgbouncer-transaction", url))
