@@ -9,6 +9,7 @@ from its source distribution, fetched by pip when the runner needs them. How and
 * ``databases``: private servers, set up as SQLAlchemy's tests want them.
 * ``plugin``, ``usage`` and ``limits``: run inside SQLAlchemy's pytest; record each outcome, put Forebay in and count
   its use, end a test that hangs.
+* ``documented``: tests that differ on purpose, by id.
 * ``running``: one pytest process for each side.
 * ``results``, ``compare``, ``report``: what happened, what differs, how it is shown.
 """

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from conformance.documented import DOCUMENTED
 from conformance.profiles import Profile
 from conformance.results import Outcome, RunResult, TestResult
 
@@ -63,6 +64,7 @@ class Comparison:
         fail_in_both: Ids of tests that fail in both; the fault is elsewhere.
         better: Ids of tests that fail in stock as SQLAlchemy says they must, and pass in ours.
         only_ours: Ids that stock does not have, and that did not fail.
+        documented: What ours does worse on purpose, by id; see ``documented``.
         faults: Why the run as a whole does not count, in sentences; empty if it does.
     """
 
@@ -74,6 +76,7 @@ class Comparison:
     fail_in_both: tuple[str, ...] = ()
     better: tuple[str, ...] = ()
     only_ours: tuple[str, ...] = ()
+    documented: tuple[Regression, ...] = ()
     faults: tuple[str, ...] = ()
 
     @property
@@ -123,16 +126,30 @@ def compare(stock: RunResult, ours: RunResult, profile: Profile) -> Comparison:
             regressions.append(Regression(test_id, Difference.FAILS, None, after.outcome, after.detail))
         else:
             only_ours.append(test_id)
+    gone = [
+        f"ours: {test_id} is listed as different on purpose, and passes"
+        for test_id in DOCUMENTED
+        if test_id in ours.tests
+        and test_id in stock.tests
+        and test_id not in {found.id for found in regressions}
+        and not stock.tests[test_id].outcome.bad
+        and stock.tests[test_id].outcome is not Outcome.SKIPPED
+    ]
     return Comparison(
         stock=stock,
         ours=ours,
-        regressions=tuple(regressions),
+        regressions=tuple(found for found in regressions if not _on_purpose(found)),
+        documented=tuple(found for found in regressions if _on_purpose(found)),
         fixed=tuple(fixed),
         fail_in_both=tuple(fail_in_both),
         better=tuple(better),
         only_ours=tuple(only_ours),
-        faults=(*_run_faults(stock, "stock"), *_run_faults(ours, "ours"), *_usage_faults(stock, ours, profile)),
+        faults=(*_run_faults(stock, "stock"), *_run_faults(ours, "ours"), *_usage_faults(stock, ours, profile), *gone),
     )
+
+
+def _on_purpose(regression: Regression) -> bool:
+    return regression.id in DOCUMENTED and regression.difference is Difference.FAILS
 
 
 def _worse(before: TestResult, after: TestResult | None) -> Difference | None:

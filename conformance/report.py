@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from conformance.compare import Comparison, Regression
+from conformance.documented import DOCUMENTED
 from conformance.profiles import Suite
 from conformance.results import RunResult
 
@@ -24,7 +25,7 @@ class Entry:
 
 def table(entries: Sequence[Entry]) -> str:
     """Return one row for each suite: passed, failed, skipped of both sides, differences, use of Forebay."""
-    header = ("suite", "driver", "SQLAlchemy", "stock p/f/s", "Forebay p/f/s", "worse", "flaky", "in use")
+    header = ("suite", "driver", "SQLAlchemy", "stock p/f/s", "Forebay p/f/s", "worse", "on purpose", "flaky", "in use")
     rows = [header]
     for entry in entries:
         comparison = entry.comparison
@@ -37,6 +38,7 @@ def table(entries: Sequence[Entry]) -> str:
                 _counts(comparison.stock),
                 _counts(comparison.ours),
                 str(len(comparison.regressions)),
+                str(len(comparison.documented)),
                 str(len(comparison.flaky)),
                 f"{usage.share(facade=entry.suite.profile.facade):.1%}" if usage.installed else "no",
             )
@@ -55,6 +57,7 @@ def differences(entry: Entry) -> str:
         lines += _regression("WORSE", regression)
     for regression in comparison.flaky:
         lines += _regression("FLAKY (passed when run again alone)", regression)
+    lines += [f"DIFFERS ON PURPOSE {found.id}: {DOCUMENTED[found.id]}" for found in comparison.documented]
     lines += [f"ONLY OURS {test_id}" for test_id in comparison.only_ours]
     lines += [f"BETTER (SQLAlchemy expects it to fail) {test_id}" for test_id in comparison.better]
     lines += [f"FIXED {test_id}" for test_id in comparison.fixed]

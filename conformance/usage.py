@@ -20,6 +20,7 @@ What is counted:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import pkgutil
@@ -149,16 +150,27 @@ def _of_forebay(module: str) -> bool:
 
 def _register_dialects() -> None:
     """Have SQLAlchemy's registry answer with our dialects for unchanged URLs; they choose our pool."""
+    from sqlalchemy import make_url
     from sqlalchemy.dialects import registry
+    from sqlalchemy.exc import NoSuchModuleError
 
-    from forebay.dialects._registry import adapted_names
+    from forebay.dialects._registry import adapted_dialect_for, adapted_names
 
     for module, name in adapted_names().values():
         ours = getattr(import_module(module), name)
-        registry.register(f"{ours.name}.{ours.driver}", module, name)
+        stock = next(base for base in ours.__mro__ if not is_ours(base))
+        # psycopg's name is the synchronous dialect's, which stays; the other one is called psycopg_async.
+        for driver in (ours.driver, f"{ours.driver}_async"):
+            with contextlib.suppress(NoSuchModuleError):
+                if registry.load(f"{ours.name}.{driver}") is stock:
+                    registry.register(f"{ours.name}.{driver}", module, name)
+        if ours.name == "mysql":
+            # On a MariaDB SQLAlchemy's tests go over to mariadb:// URLs, for which it makes classes on the spot.
+            combined = adapted_dialect_for(make_url(f"mariadb+{ours.driver}://").get_dialect())
+            registry.impls[f"mariadb.{ours.driver}"] = functools.partial(lambda cls: cls, combined)
         # What SQLAlchemy's tests do differently for each database is found beside the module of the dialect, which
         # for ours is another one.
-        next(base for base in ours.__mro__ if not is_ours(base)).load_provisioning()
+        stock.load_provisioning()
 
 
 def _dialect_layer_classes() -> Iterator[type[Any]]:

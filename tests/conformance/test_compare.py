@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from conformance.compare import Difference, Rerun, compare, settle
+from conformance.documented import DOCUMENTED
 from conformance.profiles import DRIVERS, FALLBACK_20, NEWEST_20, PINNED_21, PROFILES, Suite, plan
 from conformance.report import Entry, closing_line, differences, table
 from conformance.results import Outcome, RunResult, TestResult, Usage
@@ -203,7 +204,7 @@ def test_the_report_names_every_difference_and_ends_with_the_counts() -> None:
     assert "FLAKY (passed when run again alone) odd" in text
     assert "FAILS IN BOTH both" in text
     row = table([entry]).splitlines()[2].split()
-    assert row[:7] == ["async", "asyncpg", "2.1.9", "4/1/0", "1/3/0", "2", "1"]
+    assert row[:8] == ["async", "asyncpg", "2.1.9", "4/1/0", "1/3/0", "2", "0", "1"]
     assert closing_line([entry]) == "3 passed, 2 failed"
 
 
@@ -227,3 +228,18 @@ def test_the_tests_about_a_driver_run_only_on_it() -> None:
     assert "test/dialect/postgresql/test_async_pg.py" in Suite(ASYNC, DRIVERS["asyncpg"]).paths
     assert Suite(ASYNC, DRIVERS["psycopg"]).paths == ("test/ext/asyncio",)
     assert "test/dialect/mysql" in Suite(PROFILES["dialect"], DRIVERS["asyncmy"]).paths
+
+
+def test_what_differs_on_purpose_is_shown_and_no_failure_and_a_fault_once_it_passes() -> None:
+    """Goal: the list of such tests is seen and stays true. Method: one of them fails in ours, is skipped, passes."""
+    test_id = next(iter(DOCUMENTED))
+    before = run(**{test_id: Outcome.PASSED})
+    failing = compare(before, run(IN_USE, **{test_id: Outcome.FAILED}), ASYNC)
+    assert failing.ok
+    assert [found.id for found in failing.documented] == [test_id]
+    entry = Entry("2.1.9", Suite(ASYNC, DRIVERS["asyncpg"]), failing)
+    assert f"DIFFERS ON PURPOSE {test_id}: {DOCUMENTED[test_id]}" in differences(entry)
+    skipped = compare(before, run(IN_USE, **{test_id: Outcome.SKIPPED}), ASYNC)
+    assert [found.id for found in skipped.regressions] == [test_id]
+    passing = compare(before, run(IN_USE, **{test_id: Outcome.PASSED}), ASYNC)
+    assert passing.faults == (f"ours: {test_id} is listed as different on purpose, and passes",)
