@@ -62,6 +62,9 @@ class _CountedQueue:
         self._count.hops += 1
         self._queue.put_nowait(item)
 
+    def get(self) -> Any:
+        return self._queue.get()  # the thread of aiosqlite before 0.22 asks here
+
 
 async def measure(create: Callable[..., AsyncEngine], session_class: type[AsyncSession], file: Path) -> dict[str, int]:
     """Return the trips of each scenario with ``create`` as ``create_async_engine``, on the database ``file``."""

@@ -80,8 +80,10 @@ def several_loops(side: Side, server: PostgresServer, driver: str = "asyncpg", c
             while any(thread.is_alive() for thread in running):
                 at_most = max(at_most, open_now())
         gc.collect()
-        time.sleep(0.1)
-        left_open = open_now()
+        # A backend that was told good-bye needs a moment to be gone, and on a busy machine a long one.
+        until = time.monotonic() + 2.0
+        while (left_open := open_now()) and time.monotonic() < until:
+            time.sleep(0.02)
         # Only now: what is reported is what the loops left, not what the engine's end would leave.
         warned = tuple(str(one.message) for one in caught if _is_about_leaving(one.category))
         with contextlib.suppress(Exception):
