@@ -1,6 +1,6 @@
 # The one entry: `make demo` and `make test` set up all they need. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full lint types check format simulate conformance bench clean
+.PHONY: help demo test test-full test-lowest lint types check format docs simulate conformance bench clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -36,6 +36,16 @@ test: $(VENV)/.dev ## All tests that take minutes; a private PostgreSQL comes wi
 test-full: $(VENV)/.dev ## Every test, the slow ones included
 	$(BIN)/pytest $(ARGS)
 
+$(VENV)-lowest/.dev: pyproject.toml .ci/lowest.py
+	$(PYTHON) -m venv --clear $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(PYTHON) .ci/lowest.py > $(VENV)-lowest/requirements.txt
+	$(VENV)-lowest/bin/python -m pip install --quiet --requirement $(VENV)-lowest/requirements.txt --editable .
+	@touch $@
+
+test-lowest: $(VENV)-lowest/.dev ## The tests with the oldest versions that pyproject.toml allows
+	$(VENV)-lowest/bin/pytest -m "not slow" --ignore tests/conformance --ignore tests/pool/core --ignore tests/pool/simulation $(ARGS)
+
 lint: $(VENV)/.dev ## Style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,6 +59,9 @@ format: $(VENV)/.dev ## Format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(VENV)/.dev ## The documentation as a site, in .cache/site; a warning fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir .cache/site $(ARGS)
+
 simulate: $(VENV)/.dev ## Random simulation of the pool's core: SEEDS=40 STEPS=25000 (steps per seed)
 	$(BIN)/python -m forebay.testing.simulate --seeds $(SEEDS) --steps $(STEPS) $(ARGS)
 
@@ -59,4 +72,4 @@ bench: $(VENV)/.dev ## Stock SQLAlchemy, the raw driver and Forebay, interleaved
 	$(BIN)/forebay bench $(ARGS)
 
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-lowest .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -159,7 +159,7 @@ def loggers_stay_as_they_were() -> Iterator[None]:
         return {
             name: logger
             for name, logger in manager.loggerDict.items()
-            if isinstance(logger, logging.Logger) and name.split(".")[0] == "forebay"
+            if isinstance(logger, logging.Logger) and name.split(".")[0] in ("forebay", "sqlalchemy")
         }
 
     before = {name: (logger.disabled, logger.propagate, logger.level) for name, logger in ours().items()}

@@ -22,7 +22,6 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -157,7 +156,8 @@ def run_page(path: Path, program: Program, folder: Path, url: str) -> None:
         if str(block.file) not in (*tests, "conftest.py"):
             run(folder, url, str(block.file))
     if tests:
-        run(folder, url, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
+        database = ["--db-url", url] if url.startswith("postgresql") else []
+        run(folder, url, "-m", "pytest", "-q", "-p", "no:cacheprovider", *database, *tests)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name)
@@ -189,6 +189,20 @@ def test_the_pages_were_found() -> None:
     assert sum(len(read(path).blocks) for path in PAGES) > 50
 
 
+def test_a_new_users_path_is_run_on_both_databases() -> None:
+    """Goal: the ten minutes of the README stay true. Method: script, application and test of the tutorial are files
+    that are run, on SQLite and on PostgreSQL; the README leads there.
+    """
+    tutorial = ROOT / "docs" / "tutorial"
+    path = {"first-script.md": "shop.py", "web-application.md": "app.py", "testing.md": "test_orders.py"}
+    for page, file in path.items():
+        program = read(tutorial / page)
+        assert program.needs >= {"sqlite", "postgresql"}
+        assert [block.skipped for block in program.blocks if block.file == file] == [None]
+        assert page in (tutorial / "index.md").read_text(encoding="utf-8")
+    assert "(docs/tutorial/index.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_page_of_the_pools_options_says_what_they_are() -> None:
     """Goal: one source. Method: the page made anew; `python -m forebay.pool._pages FILE` writes it."""
     assert (ROOT / "docs" / "reference" / "pool-options.md").read_text(encoding="utf-8") == pool_options()
@@ -207,9 +221,8 @@ def test_every_page_is_in_the_menu() -> None:
 
 
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
-    """Goal: the pages can be published. Method: mkdocs, strict, where it is installed (the extra `docs`)."""
-    if find_spec("material") is None:
-        pytest.skip("mkdocs-material is not installed")
+    """Goal: the pages can be published. Method: mkdocs, strict, as `make docs` does."""
+    require("mkdocs")
     site = tmp_path / "site"
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)],

@@ -34,9 +34,22 @@ PUBLIC = {
     "async_object_session",
     "async_session",
     "close_all_sessions",
-    # Ours alone.
+}
+# What SQLAlchemy has no word for.
+OURS_ALONE = {
+    "Credential",
+    "Credentials",
     "__version__",
+    "async_url",
+    "create_sync_engine",
+    "engine_from_env",
     "install",
+    "lazy_relationships",
+    "log_sql",
+    "preset",
+    "read_only",
+    "settings_from_env",
+    "sync_url",
     "uninstall",
 }
 
@@ -50,8 +63,8 @@ def public(thing: object) -> set[str]:
 
 def test_the_public_names_are_these() -> None:
     """Goal: no name appears or goes unnoticed. Method: the list above against `__all__` and `dir()`."""
-    assert set(forebay.__all__) == PUBLIC
-    assert set(dir(forebay)) >= PUBLIC
+    assert set(forebay.__all__) == PUBLIC | OURS_ALONE
+    assert set(dir(forebay)) >= PUBLIC | OURS_ALONE
     assert forebay.__all__ == sorted(forebay.__all__)
 
 
@@ -60,6 +73,13 @@ def test_every_name_of_sqlalchemys_package_can_be_imported_from_ours() -> None:
     theirs = {name for name in public(stock) if not isinstance(getattr(stock, name), ModuleType)}
     assert theirs
     assert theirs <= set(forebay.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(OURS_ALONE))
+def test_a_name_of_ours_alone_is_none_of_sqlalchemys(name: str) -> None:
+    """Goal: whoever reads an import knows whose it is. Method: SQLAlchemy's packages have no such name."""
+    assert name == "__version__" or not hasattr(stock, name)
+    assert name == "__version__" or not hasattr(sqlalchemy, name)
 
 
 def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
@@ -98,10 +118,12 @@ def test_every_overridden_method_takes_what_sqlalchemys_takes(name: str) -> None
         if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
             continue
         assert set(inspect.signature(original).parameters) <= set(parameters), attribute
-        assert inspect.iscoroutinefunction(method) == inspect.iscoroutinefunction(original), attribute
+        if not attribute.startswith("__"):
+            # Whoever asks (a mock with a spec) asks by name. `async with` awaits whatever it gets.
+            assert inspect.iscoroutinefunction(method) == inspect.iscoroutinefunction(original), attribute
 
 
-@pytest.mark.parametrize("name", sorted(set(REPLACED) - set(CLASSES) - {"__version__", "install", "uninstall"}))
+@pytest.mark.parametrize("name", sorted(set(REPLACED) - set(CLASSES)))
 def test_a_function_takes_what_sqlalchemys_takes(name: str) -> None:
     """Goal: calls stay as they are. Method: names, order and defaults of the parameters."""
     ours = inspect.signature(getattr(forebay, name)).parameters.values()

@@ -6,7 +6,7 @@ import asyncio
 
 from sqlalchemy import text
 
-from forebay.engine.settings import settings_from_env
+from forebay import settings_from_env
 
 
 async def main() -> None:

@@ -8,9 +8,8 @@ import sys
 
 from sqlalchemy import text
 
-from forebay import create_async_engine
-from forebay.engine.presets import PRESETS, preset
-from forebay.engine.urls import async_url
+from forebay import async_url, create_async_engine, preset
+from forebay.engine.presets import PRESETS
 
 
 async def main(name: str) -> None:

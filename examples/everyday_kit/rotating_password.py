@@ -7,9 +7,7 @@ import os
 
 from sqlalchemy import URL, text
 
-from forebay import create_async_engine
-from forebay.engine.credentials import Credential
-from forebay.engine.urls import async_url
+from forebay import Credential, async_url, create_async_engine
 
 given = async_url(os.environ["DATABASE_URL"])
 # The address without the password, as a configuration would have it where passwords rotate.

@@ -7,9 +7,8 @@ import os
 
 from sqlalchemy.pool import NullPool
 
-from forebay import create_async_engine
+from forebay import async_url, create_async_engine
 from forebay.engine.sizing import by_share, check_budget, read_limits
-from forebay.engine.urls import async_url
 
 PROCESSES = int(os.environ.get("WEB_CONCURRENCY", "4"))
 

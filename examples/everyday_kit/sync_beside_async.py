@@ -7,8 +7,7 @@ import os
 
 from sqlalchemy import text
 
-from forebay import create_async_engine
-from forebay.engine.urls import async_url, create_sync_engine
+from forebay import async_url, create_async_engine, create_sync_engine
 
 engine = create_async_engine(async_url(os.environ["DATABASE_URL"]))
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from sqlalchemy import make_url
 
-from forebay import async_sessionmaker, create_async_engine
-from forebay.session import read_only
+from forebay import async_sessionmaker, create_async_engine, read_only
 
 APPLICATION_NAME = "storefront"
 

@@ -5,6 +5,10 @@ Everything ``sqlalchemy.ext.asyncio`` exports can be imported from here, ours wh
     from forebay import create_async_engine, async_sessionmaker
 
 For code whose imports cannot change, :func:`install` puts the same names into SQLAlchemy's own namespace.
+
+Besides, what the module that makes the engine needs: the URL in another form, settings from the environment, passwords
+from a callable, the options of a provider, and what goes with sessions. Frameworks are in ``forebay.integrations``,
+numbers of connections in ``forebay.engine.sizing``, errors in ``forebay.errors``.
 """
 
 from __future__ import annotations
@@ -32,10 +36,21 @@ if TYPE_CHECKING:
     from forebay.engine import async_engine_from_config as async_engine_from_config
     from forebay.engine import create_async_engine as create_async_engine
     from forebay.engine import create_async_pool_from_url as create_async_pool_from_url
+    from forebay.engine.credentials import Credential as Credential
+    from forebay.engine.credentials import Credentials as Credentials
+    from forebay.engine.presets import preset as preset
+    from forebay.engine.settings import engine_from_env as engine_from_env
+    from forebay.engine.settings import settings_from_env as settings_from_env
+    from forebay.engine.urls import async_url as async_url
+    from forebay.engine.urls import create_sync_engine as create_sync_engine
+    from forebay.engine.urls import sync_url as sync_url
     from forebay.session import AsyncSession as AsyncSession
     from forebay.session import AsyncSessionTransaction as AsyncSessionTransaction
     from forebay.session import async_scoped_session as async_scoped_session
     from forebay.session import async_sessionmaker as async_sessionmaker
+    from forebay.session import lazy_relationships as lazy_relationships
+    from forebay.session import log_sql as log_sql
+    from forebay.session import read_only as read_only
 
 # Public name -> the module that defines it. Imported on first use, so that ``import forebay`` costs nothing and
 # ``import forebay.testing`` does not import the engine.
@@ -69,6 +84,11 @@ _LAZY = {
         "sqlalchemy.ext.asyncio",
     ),
     **dict.fromkeys(("install", "uninstall"), "forebay._sqlalchemy.namespace"),
+    **dict.fromkeys(("Credential", "Credentials"), "forebay.engine.credentials"),
+    **dict.fromkeys(("engine_from_env", "settings_from_env"), "forebay.engine.settings"),
+    **dict.fromkeys(("async_url", "create_sync_engine", "sync_url"), "forebay.engine.urls"),
+    **dict.fromkeys(("lazy_relationships", "log_sql", "read_only"), "forebay.session"),
+    "preset": "forebay.engine.presets",
 }
 
 __all__ = sorted([*_LAZY, "__version__"])

@@ -33,7 +33,8 @@ def records() -> Iterator[list[Line]]:
         def emit(self, record: logging.LogRecord) -> None:
             message = re.sub(r"0x[0-9a-f]+", "0x", record.getMessage())
             message = re.sub(r"(generated in|cached since|no key) [0-9.e-]+s( ago)?", r"\1", message)
-            # Ports and process ids in a driver's repr.
+            # Ports, process ids and threads in a driver's repr.
+            message = re.sub(r"Thread-\d+[^,]*, started daemon \d+", "Thread", message)
             message = re.sub(r"(pid|port|host)=\S+", r"\1", message)
             found.append((record.name, record.levelname, message))
 

@@ -25,9 +25,12 @@ SEEN = {
     "Could not parse SQLAlchemy URL from given URL string": "url-unparsable",
     "Could not parse rfc1738 URL from string ''": "url-unparsable",
     "QueuePool limit of size 5 overflow 10 reached, connection timed out, timeout 30.00": "pool-timeout",
+    "20 callers are waiting for a connection already, as many as pool_max_waiting=20 allows": "pool-overloaded",
     "asyncio.TimeoutError": "timeout-at-checkout",
     "asyncio.exceptions.TimeoutError": "timeout-at-checkout",
     "ConnectionRefusedError: [Errno 111] Connect call failed ('127.0.0.1', 5432)": "connection-refused",
+    "asyncpg.exceptions.CannotConnectNowError: the database system is starting up": "server-starting",
+    "FATAL:  the database system is shutting down": "server-starting",
     "asyncpg.exceptions.ConnectionDoesNotExistError: connection was closed in the middle of operation": (
         "connection-closed-mid-operation"
     ),
@@ -39,6 +42,8 @@ SEEN = {
     ),
     "asyncpg.exceptions.TooManyConnectionsError: sorry, too many clients already": "too-many-clients",
     "remaining connection slots are reserved for non-replication superuser connections": "slots-reserved",
+    "remaining connection slots are reserved for non-replication superuser, rds_reserved, and rds_superuser "
+    "connections": "slots-reserved",
     "sqlalchemy.orm.exc.DetachedInstanceError: Instance <Order at 0x1> is not bound to a Session": (
         "detached-instance"
     ),
@@ -63,6 +68,7 @@ SEEN = {
     "Task was destroyed but it is pending!": "task-destroyed",
     "RuntimeError: This event loop is already running": "loop-already-running",
     "server closed the connection unexpectedly": "server-closed-connection",
+    "the statement did not end within statement_timeout=5 s and was cancelled": "statement-timeout",
     "QueryCanceledError: canceling statement due to statement timeout": "query-canceled",
 }
 

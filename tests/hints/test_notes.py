@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from forebay import async_sessionmaker, create_async_engine
 from forebay.hints import find
+from forebay.testing.availability import require
 from forebay.testing.servers.postgres import PostgresServer
 
 SECRET = "hunter" + "2"
@@ -81,10 +82,12 @@ async def test_an_exhausted_pool_says_what_to_do(aiosqlite_url: str) -> None:
     assert notes(nested.value) == expected("pool-timeout")
 
 
-@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
-async def test_a_server_that_is_not_there(unused_port: int, driver: str) -> None:
+@pytest.mark.parametrize("scheme", ["postgresql+asyncpg", "postgresql+psycopg", "mysql+asyncmy", "mysql+aiomysql"])
+@pytest.mark.parametrize("poolclass", [None, NullPool])
+async def test_a_server_that_is_not_there(unused_port: int, scheme: str, poolclass: Any) -> None:
     """Goal: a failed connect has a note, for each caller once. Method: three callers at once, no server."""
-    engine = create_async_engine(f"postgresql+{driver}://app:{SECRET}@127.0.0.1:{unused_port}/shop")
+    require(scheme.partition("+")[2])
+    engine = create_async_engine(f"{scheme}://app:{SECRET}@127.0.0.1:{unused_port}/shop", poolclass=poolclass)
 
     async def connect() -> BaseException:
         with pytest.raises((OSError, SQLAlchemyError)) as caught:
@@ -100,10 +103,11 @@ async def test_a_server_that_is_not_there(unused_port: int, driver: str) -> None
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
-async def test_a_refused_login(postgres_tls: PostgresServer, driver: str) -> None:
+@pytest.mark.parametrize("poolclass", [None, NullPool])
+async def test_a_refused_login(postgres_tls: PostgresServer, driver: str, poolclass: Any) -> None:
     """Goal: a note whatever class SQLAlchemy gives the error, and no password. Method: a wrong one."""
     url = postgres_tls.url(driver).replace("p%40ss%2Fword", SECRET)
-    engine = create_async_engine(url)
+    engine = create_async_engine(url, poolclass=poolclass)
     with pytest.raises(Exception, match="password authentication failed") as caught:
         async with engine.connect():
             pass

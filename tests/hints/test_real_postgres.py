@@ -15,8 +15,10 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from forebay import create_async_engine
 from forebay.hints import explain, hint_for
+from forebay.testing.availability import require
 from forebay.testing.servers.pgbouncer import PgBouncer
 from forebay.testing.servers.postgres import PostgresServer
+from tests.starting import StartingPostgres
 
 from .conftest import Recognise
 
@@ -89,6 +91,14 @@ async def test_nobody_listens(unused_port: int, recognised: Recognise, driver: s
     """Goal: connection refused. Method: a port without a server."""
     url = f"postgresql+{driver}://app@127.0.0.1:{unused_port}/shop"
     recognised(await raised_by(url, "select 1"), "connection-refused")
+
+
+@BOTH
+async def test_a_server_that_is_starting(recognised: Recognise, driver: str) -> None:
+    """Goal: "the database system is ...". Method: a server that is up and lets nobody in yet."""
+    require("postgres")
+    with StartingPostgres() as server:
+        recognised(await raised_by(server.url(driver), "select 1", pool_timeout=5), "server-starting")
 
 
 @BOTH

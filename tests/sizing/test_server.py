@@ -55,6 +55,17 @@ async def held(url: Any, number: int) -> AsyncIterator[AsyncEngine]:
         yield engine
 
 
+async def test_what_amazon_keeps_back_is_counted(server: PostgresServer) -> None:
+    """Goal: RDS reserves two more than PostgreSQL. Method: its setting, by its name, on the account."""
+    server.query("ALTER ROLE app SET rds.rds_superuser_reserved_connections = 2")
+    try:
+        async with create_async_engine(as_app(server)) as engine:
+            limits = await read_limits(engine)
+        assert (limits.superuser_reserved, limits.reserved, limits.kept_back) == (3, 2, 5)
+    finally:
+        server.query("ALTER ROLE app RESET rds.rds_superuser_reserved_connections")
+
+
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 async def test_postgresql_says_what_it_allows_and_who_has_what(server: PostgresServer, driver: str) -> None:
     """Goal: the server's own answer. Method: connections of three names; asked by an ordinary account and by a

@@ -48,11 +48,10 @@ engine = create_async_engine(url)
         "blocking default.",
         (
             "Name the async driver in the URL: postgresql+asyncpg://, mysql+asyncmy:// or sqlite+aiosqlite://.",
-            "Where the URL is given to you, turn it: forebay.engine.urls.async_url(url).",
+            "Where the URL is given to you, turn it: forebay.async_url(url).",
         ),
         """\
-from forebay import create_async_engine
-from forebay.engine.urls import async_url
+from forebay import async_url, create_async_engine
 
 engine = create_async_engine(async_url("postgresql+psycopg2://app@localhost/shop"))
 """,
@@ -76,6 +75,25 @@ engine = create_async_engine(async_url("postgresql+psycopg2://app@localhost/shop
         (
             "Check host and port as this process sees them; inside a container, localhost is the container itself.",
             "Wait for the server where it starts together with the application: forebay wait URL.",
+        ),
+    ),
+    Hint(
+        "server-starting",
+        (
+            "the database system is starting up",
+            "the database system is shutting down",
+            "CannotConnectNowError: the database system is starting up",
+        ),
+        (
+            r"the database system is (?:starting up|shutting down|in recovery mode)",
+            r"the database system is not (?:yet )?accepting connections.*",
+            r"CannotConnectNowError.*",
+        ),
+        "PostgreSQL is there and lets nobody in yet: it starts, recovers after a crash, or is about to stop.",
+        (
+            "Wait for it where it starts together with the application: forebay wait URL. A running pool asks again by "
+            "itself, one connection at a time; repeat what failed.",
+            "A standby that says so for ever has hot_standby=off, or waits for its primary: the server's log tells.",
         ),
     ),
     Hint(

@@ -25,6 +25,29 @@ Session = async_sessionmaker(engine, expire_on_commit=False)
 """,
     ),
     Hint(
+        "pool-overloaded",
+        (
+            "The connection pool is overloaded: this call was refused after it had waited 0.10 s for a connection",
+            "20 callers are waiting for a connection already, as many as pool_max_waiting=20 allows",
+        ),
+        (
+            r"The connection pool is overloaded: this call was refused.*",
+            r"\d+ callers are waiting for a connection already.*",
+        ),
+        "More callers than the connections can serve, and a limit you set says not to let them wait: pool_max_waiting "
+        "(too many wait) or pool_shed_target (nobody is served in time).",
+        (
+            "Answer 503 and let the client come back; exception_handlers() of the FastAPI and Starlette integrations "
+            "do. It is what these limits are for: those who are served are served in time.",
+            "If ordinary load does it, hold connections for a shorter time, then allow more: forebay size URL.",
+        ),
+        """\
+from forebay import create_async_engine
+
+engine = create_async_engine("postgresql+asyncpg://app@localhost/shop", pool_size=10, pool_shed_target=0.1)
+""",
+    ),
+    Hint(
         "timeout-at-checkout",
         ("asyncio.TimeoutError", "TimeoutError"),
         (r"^(?:\s*(?:E\s+)?)(?:asyncio\.|builtins\.)?(?:exceptions\.)?TimeoutError:?\s*$",),

@@ -74,7 +74,7 @@ Session = async_sessionmaker(engine, expire_on_commit=False)
         (
             "Inside async code just await; in a notebook write await at the top level of the cell.",
             "Synchronous code called from async code goes through run_sync, or to a thread with a sync engine: "
-            "forebay.engine.urls.create_sync_engine(url).",
+            "forebay.create_sync_engine(url).",
         ),
     ),
     Hint(

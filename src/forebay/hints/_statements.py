@@ -5,14 +5,36 @@ from __future__ import annotations
 from forebay.hints._entry import Hint
 
 _UNPREPARED = """\
-from forebay import create_async_engine
-from forebay.engine.presets import preset
+from forebay import create_async_engine, preset
 
 url = "postgresql+asyncpg://app@localhost:6432/shop"
 engine = create_async_engine(url, **preset("pgbouncer-transaction", url))
 """
 
 STATEMENTS = (
+    Hint(
+        "statement-timeout",
+        ("the statement did not end within statement_timeout=5 s and was cancelled",),
+        (r"the statement did not end within statement_timeout=.*",),
+        "The statement took longer than the statement_timeout in its execution options: on the engine, the connection "
+        "or the statement. The server was asked to stop it; in PostgreSQL the transaction is aborted.",
+        (
+            "Roll back, and repeat the unit of work if that makes sense. Find out what it waited for (EXPLAIN, "
+            "pg_locks).",
+            "A statement that may take longer gets its own limit: "
+            "statement.execution_options(statement_timeout=60), None for no limit.",
+        ),
+        """\
+from sqlalchemy import text
+
+from forebay import create_async_engine
+
+engine = create_async_engine("sqlite+aiosqlite://", execution_options={"statement_timeout": 5})
+report = text("select 1").execution_options(statement_timeout=60)
+async with engine.connect() as connection:
+    await connection.execute(report)
+""",
+    ),
     Hint(
         "prepared-statement-exists",
         ('prepared statement "__asyncpg_stmt_1__" already exists', "DuplicatePreparedStatementError"),

@@ -10,6 +10,7 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 __all__ = ["Direction", "Link", "abort"]
 
@@ -141,8 +142,9 @@ class _Side(asyncio.Protocol):
         self._outgoing = outgoing
         self._incoming = incoming
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, made: asyncio.BaseTransport) -> None:
+        # uvloop's transports are none of asyncio's classes.
+        transport = cast(asyncio.Transport, made)
         self._outgoing.source = transport
         self._incoming.target = transport
         self._link.opened(transport)

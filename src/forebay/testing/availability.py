@@ -75,7 +75,7 @@ _CHECKS: dict[str, Callable[[], None]] = {
     # What people run beside SQLAlchemy.
     "opentelemetry": _module("opentelemetry.instrumentation.sqlalchemy"),
     **{name: _module(name) for name in ("alembic", "sqlmodel", "fastapi", "httpx", "celery", "advanced_alchemy")},
-    **{name: _module(name) for name in ("starlette", "uvicorn", "redis", "anyio")},
+    **{name: _module(name) for name in ("starlette", "uvicorn", "redis", "anyio", "gevent", "mkdocs")},
     "redis-server": _redis_server,
 }
 

@@ -6,15 +6,16 @@ engine = create_async_engine(URL, connect_args={"database": database})
 
 from __future__ import annotations
 
+import asyncio
 import types
 from typing import Any
 
 from sqlalchemy import pool
-from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection, AsyncAdapt_terminate
+from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection
 from sqlalchemy.dialects import registry
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.engine.url import URL as EngineURL
-from sqlalchemy.util.concurrency import await_only
+from sqlalchemy.util.concurrency import await_only, in_greenlet
 
 from forebay.testing import fake_driver
 from forebay.testing.fake_driver import FakeConnection, FakeDatabase
@@ -25,7 +26,7 @@ URL = "fake+gates://"
 """For `create_async_engine`, with `connect_args={"database": FakeDatabase()}`."""
 
 
-class _AdaptedConnection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
+class _AdaptedConnection(AsyncAdapt_dbapi_connection):
     """SQLAlchemy's synchronous face of a `FakeConnection`."""
 
     __slots__ = ()
@@ -41,11 +42,18 @@ class _AdaptedConnection(AsyncAdapt_terminate, AsyncAdapt_dbapi_connection):
         except Exception as error:
             self._handle_exception(error)
 
-    async def _terminate_graceful_close(self) -> None:
-        await self._connection.close()
-
-    def _terminate_force_close(self) -> None:
-        self._connection.terminate()
+    def terminate(self) -> None:
+        """Close politely where that can be waited for; what SQLAlchemy's mixin does from 2.0.42 on."""
+        if not in_greenlet():
+            self._connection.terminate()
+            return
+        try:
+            await_only(asyncio.shield(self._connection.close()))
+        except (TimeoutError, OSError):
+            self._connection.terminate()
+        except asyncio.CancelledError:
+            self._connection.terminate()
+            raise
 
 
 class _Module(types.ModuleType):

@@ -28,6 +28,8 @@ from forebay.pool._core import (
 
 __all__ = ["Socket", "Tally", "Violation", "Witness"]
 
+_ROUNDING_S = 1e-9
+
 
 class Violation(AssertionError):
     """The pool broke a rule."""
@@ -97,6 +99,9 @@ class Witness:
         self.filling = False
         self.closed = False
         self._expected_refusals: set[Waiter] | None = None
+        self.asked_at: dict[Waiter, float] = {}  # of those who wait for the first time
+        self.quick_at = -math.inf  # when somebody was last served within the target of shedding
+        self.shed_at = -math.inf
 
     @property
     def live(self) -> int:
@@ -140,11 +145,13 @@ class Witness:
         if self.queue:
             raise Violation(f"I6: a newcomer was served before {self.queue[0]}")
         self.arrivals += 1
+        self.quick_at = now
         self._take(now, slot, args[0], self.arrivals)
 
     def _on_wait(self, now: float, args: tuple[Any, ...], waiter: Waiter) -> None:
         self.arrivals += 1
         self.arrival[waiter] = self.arrivals
+        self.asked_at[waiter] = now
         self.queue.append(waiter)
 
     _on_wait_nowait = _on_wait
@@ -152,8 +159,7 @@ class Witness:
     def _on_abandon(self, now: float, args: tuple[Any, ...], result: object) -> None:
         (waiter,) = args
         if waiter in self.queue:
-            self.queue.remove(waiter)
-            del self.arrival[waiter]
+            self._leave(waiter)
             return
         for socket in self.sockets.values():
             if socket.holder is not None and socket.holder == waiter.owner:
@@ -283,10 +289,11 @@ class Witness:
             case Grant(waiter, slot):
                 if not self.queue or self.queue[0] is not waiter:
                     raise Violation(f"I6: {waiter} was served, the queue was {self.queue}")
-                del self.queue[0]
+                if now <= self.asked_at.get(waiter, -math.inf) + (self.config.shed_target_s or 0.0):
+                    self.quick_at = now
                 if waiter.deadline is not None and waiter.deadline <= now:
                     raise Violation(f"I8: {waiter} was served at {now:.6g}, after its deadline")
-                self._take(now, slot, waiter.owner, self.arrival.pop(waiter))
+                self._take(now, slot, waiter.owner, self._leave(waiter))
             case Refuse():
                 self._check_refusal(now, name, args, effect)
             case Close(slot, reason, graceful):
@@ -326,8 +333,9 @@ class Witness:
         waiter = refusal.waiter
         if waiter not in self.queue:
             raise Violation(f"I5: {waiter} was refused, but does not wait")
-        self.queue.remove(waiter)
-        del self.arrival[waiter]
+        if refusal.reason is RefuseReason.SHED:
+            self._check_shed(now, waiter)
+        self._leave(waiter)
         match refusal.reason:
             case RefuseReason.TIMEOUT:
                 if waiter.deadline is None or waiter.deadline > now:
@@ -345,7 +353,39 @@ class Witness:
                 if not waiter.nowait:
                     raise Violation(f"{waiter} has patience and was refused for the limit")
 
+    def _check_shed(self, now: float, waiter: Waiter) -> None:
+        target_s, interval_s = self.config.shed_target_s, self.config.shed_interval_s
+        if target_s is None:
+            raise Violation(f"{waiter} was shed, and nobody asked for that")
+        if waiter is not self._first_in_line():
+            raise Violation(f"{waiter} was shed, but was not the one who waited longest for others: {self.queue}")
+        if now - self.asked_at[waiter] < 2 * target_s - _ROUNDING_S:
+            raise Violation(f"{waiter} was shed at {now:.6g}, before it had waited {2 * target_s:g} s")
+        if now - self.quick_at < interval_s - _ROUNDING_S:
+            raise Violation(f"{waiter} was shed at {now:.6g}, but somebody was served in time at {self.quick_at:.6g}")
+        self.shed_at = now
+
+    def _first_in_line(self) -> Waiter | None:
+        """Return who has waited longest for what others return, for the first time and with no connect on its way."""
+        return next((waiter for waiter in self.queue[self.connecting :] if waiter in self.asked_at), None)
+
+    def _check_line(self, now: float) -> None:
+        target_s, interval_s = self.config.shed_target_s, self.config.shed_interval_s
+        first = self._first_in_line()
+        if target_s is None or first is None:
+            return
+        overloaded = self.quick_at < self.shed_at and now < self.shed_at + interval_s
+        longest_s = target_s + (target_s if overloaded else max(target_s, interval_s))
+        if now - self.asked_at[first] > longest_s + _ROUNDING_S:
+            raise Violation(f"I8: {first} is not shed at {now:.6g}, and nobody is served in time")
+
     # -- books -------------------------------------------------------------------------------------------------------
+
+    def _leave(self, waiter: Waiter) -> int:
+        """Take a waiter out of the queue and return its place in the order of arrival."""
+        self.queue.remove(waiter)
+        self.asked_at.pop(waiter, None)
+        return self.arrival.pop(waiter)
 
     def _take(self, now: float, slot: Slot, owner: object, arrival: int) -> None:
         socket = self.sockets.get(slot.id)
@@ -397,3 +437,4 @@ class Witness:
         for waiter in self.queue:
             if waiter.deadline is not None and waiter.deadline <= now:
                 raise Violation(f"I8: {waiter} still waits at {now:.6g}")
+        self._check_line(now)

@@ -70,6 +70,9 @@ def random_options(rng: random.Random) -> dict[str, Any]:
         options["min_idle"] = rng.randint(0, pool_size or 2)
     if rng.random() < 0.2:
         options["max_waiting"] = rng.choice([1, 3, 10])
+    if rng.random() < 0.4:
+        options["shed_target_s"] = rng.choice([0.005, 0.05, 0.5])
+        options["shed_interval_s"] = rng.choice([0.02, 0.2, 2.0])
     return options
 
 
@@ -181,12 +184,18 @@ class World:
     def _do(self, number: int, name: str, *args: Any) -> Any:
         self.steps += 1
         result, effects = self._stage.do(self._now, number, name, *args)
-        # As the shell does: without attention neither effects nor the timer get a look.
+        # As the shell does: without attention nothing gets a look, and the timer only when it may have to be earlier.
         if self._stage.attention:
             for effect in effects:
                 self._perform(number, effect)
-            self._set_timer(number, self._stage.cores[number].next_wake())
+            self._look_at_timer(number)
         return result
+
+    def _look_at_timer(self, number: int) -> None:
+        core = self._stage.cores[number]
+        if core.wake_moved:
+            core.wake_moved = False
+            self._set_timer(number, core.next_wake())
 
     def _set_timer(self, number: int, wake: float | None) -> None:
         if wake is not None and wake != self._timers.get(number):
@@ -296,7 +305,7 @@ class World:
         self._callers[waiter] = caller
         for effect in effects:
             self._perform(caller.number, effect)
-        self._set_timer(caller.number, self._stage.cores[caller.number].next_wake())
+        self._look_at_timer(caller.number)
 
     def _woken(self, caller: _Caller) -> None:
         if caller.waiter is not None and caller.slot is not None and self._callers.get(caller.slot) is caller:
