@@ -159,19 +159,35 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
                 self._failed(error, began)
 
     async def _send_all(self, operation: Any, rows: _Rows) -> None:
-        # asyncpg swallows a cancellation while it writes the rows, and then waits for an answer to what it has not sent
-        # to the end. So it works in a task of its own, and who gives up amid the rows gives up the connection.
-        sending = asyncio.ensure_future(self._connection.executemany(operation, rows))
+        # While it writes rows, asyncpg swallows a cancellation and then waits for an answer to what it has not sent to
+        # the end; and when the connection goes as the socket is full, it waits for the socket for good. So it works in
+        # a task of its own: who gives up amid the rows gives up the connection, and a connection that goes ends it.
+        connection = self._connection
+        lost = asyncio.get_running_loop().create_future()
+
+        def connection_lost(_connection: object) -> None:
+            if not lost.done():
+                lost.set_result(None)
+
+        connection.add_termination_listener(connection_lost)
+        sending = asyncio.ensure_future(connection.executemany(operation, rows))
+        sending.add_done_callback(_have_seen)
         try:
-            await asyncio.shield(sending)
+            await asyncio.wait((sending, lost), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             if rows.under_way:
                 self._adapt_connection.abort()
-            else:
-                sending.cancel()
-            sending.add_done_callback(_have_seen)
-            await asyncio.wait([sending])
             raise
+        finally:
+            connection.remove_termination_listener(connection_lost)
+            if not sending.done():
+                sending.cancel()
+                await asyncio.wait((sending,))
+        if sending.cancelled():
+            from asyncpg.exceptions import ConnectionDoesNotExistError
+
+            raise ConnectionDoesNotExistError("connection was closed in the middle of operation")
+        sending.result()
 
     def _failed(self, error: BaseException, began: bool) -> NoReturn:
         adapted: AsyncpgConnection = self._adapt_connection
