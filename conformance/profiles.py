@@ -60,8 +60,8 @@ class Profile:
         time_limit_s: Wall-clock bound of one pytest process, seconds.
         share_min: Least share of what the tests do that must go through Forebay, 0 to 1: of awaited executions
             where the tests use the facade, of checkouts where not. Below it the run says little about Forebay.
-        pool_share_min: Least share of the checkouts on our dialects that our pool must serve, 0 to 1. The rest are of
-            tests that ask for another pool, such as ``NullPool``.
+        pool_share_min: Least share of the checkouts on our dialects that our pool must serve, 0 to 1. Those of tests
+            that ask for another pool by its class, such as ``StaticPool``, are not counted.
     """
 
     name: str

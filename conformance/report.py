@@ -72,7 +72,8 @@ def in_use(entry: Entry) -> str:
     counts = [
         f"{usage.engines} engines",
         f"{usage.connects} connections opened",
-        f"{usage.checkouts} checkouts ({usage.pooled} by its pool, {usage.checkouts_stock} more of other engines)",
+        f"{usage.checkouts} checkouts ({usage.pooled} by its pool, {usage.asked} by pools the tests asked for, "
+        f"{usage.checkouts_stock} more of other engines)",
         f"{usage.facade} of {usage.facade + usage.facade_stock} awaited executions",
         f"{usage.cursors} cursors",
         *(f"{count} statements in the {lane} lane" for lane, count in sorted(usage.lanes.items())),

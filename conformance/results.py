@@ -76,6 +76,7 @@ class Usage:
         connects: Driver connections opened through Forebay's DBAPI classes.
         checkouts: Connections lent by the pools of such engines.
         pooled: Of these, the ones lent by a pool class of Forebay's.
+        asked: Of these, the ones lent by another pool because a test asked for its class, such as ``StaticPool``.
         checkouts_stock: Connections lent by the pools of other async engines.
         cursors: Cursors opened on Forebay's DBAPI connections: statements on their way to a driver.
         facade: Awaited executions on Forebay's AsyncConnection and AsyncSession.
@@ -90,6 +91,7 @@ class Usage:
     connects: int = 0
     checkouts: int = 0
     pooled: int = 0
+    asked: int = 0
     checkouts_stock: int = 0
     cursors: int = 0
     facade: int = 0
@@ -101,12 +103,17 @@ class Usage:
     @property
     def lent_by_ours(self) -> int:
         """Checkouts through Forebay's pool; while there is none, through any pool on Forebay's dialects."""
-        return self.pooled if "pool" in self.layers else self.checkouts
+        return self.pooled if "pool" in self.layers else self.to_be_lent
+
+    @property
+    def to_be_lent(self) -> int:
+        """Checkouts on Forebay's dialects that Forebay's pool should serve: all but those of a pool a test asked for."""
+        return self.checkouts - self.asked
 
     @property
     def pool_share(self) -> float:
-        """Share of the checkouts on Forebay's dialects that Forebay's pool served, 0 to 1; 1 while there is none."""
-        return self.pooled / self.checkouts if self.checkouts and "pool" in self.layers else 1.0
+        """Share of ``to_be_lent`` that Forebay's pool served, 0 to 1; 1 while there is no such pool."""
+        return self.pooled / self.to_be_lent if self.to_be_lent and "pool" in self.layers else 1.0
 
     def share(self, *, facade: bool) -> float:
         """Return which part of what could go through Forebay did, 0 to 1.
@@ -118,7 +125,7 @@ class Usage:
         if facade:
             ours, others = self.facade, self.facade_stock
         else:
-            ours, others = self.lent_by_ours, self.checkouts + self.checkouts_stock - self.lent_by_ours
+            ours, others = self.lent_by_ours, self.to_be_lent + self.checkouts_stock - self.lent_by_ours
         return ours / (ours + others) if ours else 0.0
 
     @classmethod

@@ -11,6 +11,7 @@ What is counted:
 ``connects``       our DBAPI classes asked for a connection
 ``checkouts``      pools of such an engine lending a connection, whatever the pool's class
 ``pooled``         of these, the ones lent by a pool class of ours
+``asked``          of these, the ones lent by another pool because a test asked for its class, such as ``StaticPool``
 ``checkouts_stock``  other pools of an async engine lending one
 ``cursors``        cursors opened on our DBAPI connections: statements on their way to a driver
 ``facade``         awaited executions on our ``AsyncConnection`` and ``AsyncSession``
@@ -42,6 +43,9 @@ _AS_STOCK: dict[tuple[str, str, str], object] = {
     ("forebay.dialects.asyncpg", "AsyncpgDbapi", "retry_stale_plans"): False,
 }
 
+# Set on a dialect that was left to choose its engine's pool.
+_CHOOSES = "_conformance_chooses_pool"
+
 
 @dataclass(slots=True)
 class Counters:
@@ -53,6 +57,7 @@ class Counters:
     connects: int = 0
     checkouts: int = 0
     pooled: int = 0
+    asked: int = 0
     checkouts_stock: int = 0
     cursors: int = 0
     facade: int = 0
@@ -91,6 +96,7 @@ def install(counters: Counters, *, synchronous: bool) -> None:
 
 def count(counters: Counters) -> None:
     """Wrap what is to be counted."""
+    from sqlalchemy.engine.default import DefaultDialect
     from sqlalchemy.pool import Pool
 
     import forebay
@@ -113,6 +119,7 @@ def count(counters: Counters) -> None:
             _wrap(cls, "cursor", counters, lambda _: _add(counters, "cursors"))
     counters.layers.append("dialects")
 
+    _mark_choosing(DefaultDialect)
     pools = pool_classes()
     lending: list[type[Any]] = [Pool, *(cls for cls in pools if "connect" in vars(cls))]
     for cls in lending:
@@ -206,6 +213,8 @@ def _count_checkout(pool: Any, counters: Counters) -> None:
     _add(counters, "checkouts" if is_ours(type(dialect)) else "checkouts_stock")
     if is_ours(type(pool)):
         _add(counters, "pooled")
+    elif not hasattr(dialect, _CHOOSES):
+        _add(counters, "asked")
 
 
 def _wrap(cls: type[Any], name: str, counters: Counters, tick: Callable[[Any], None]) -> None:
@@ -224,6 +233,18 @@ def _wrap(cls: type[Any], name: str, counters: Counters, tick: Callable[[Any], N
         return original(self, *args, **kw)
 
     setattr(cls, name, counted)
+
+
+def _mark_choosing(cls: type[Any]) -> None:
+    """Set ``_CHOOSES`` on a dialect that is asked for a pool class: only an engine that was given none asks."""
+    original = cls.get_dialect_pool_class
+
+    @functools.wraps(original)
+    def get_dialect_pool_class(dialect: Any, url: Any) -> Any:
+        setattr(dialect, _CHOOSES, True)
+        return original(dialect, url)
+
+    cls.get_dialect_pool_class = get_dialect_pool_class
 
 
 def _wrap_engine_created(cls: type[Any], counters: Counters) -> None:

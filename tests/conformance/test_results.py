@@ -95,5 +95,7 @@ def test_the_share_counts_our_pool_as_soon_as_there_is_one() -> None:
     after = Usage(checkouts=80, pooled=60, checkouts_stock=20, layers=("dialects", "pool"))
     assert before.share(facade=False) == 0.8
     assert after.share(facade=False) == 0.6
+    asked = Usage(checkouts=80, pooled=60, asked=20, checkouts_stock=0, layers=("dialects", "pool"))
+    assert asked.share(facade=False) == asked.pool_share == 1.0
     assert Usage().share(facade=False) == 0.0
     assert Usage(facade=3, facade_stock=1).share(facade=True) == 0.75
