@@ -100,7 +100,7 @@ PROFILES: dict[str, Profile] = {
             facade=True,
             time_limit_s=600.0,
             share_min=0.9,
-            pool_share_min=0.8,
+            pool_share_min=0.9,
         ),
         Profile(
             "engine",
@@ -115,8 +115,8 @@ PROFILES: dict[str, Profile] = {
             drivers=("aiosqlite", "asyncpg"),
             facade=False,
             time_limit_s=1200.0,
-            share_min=0.5,
-            pool_share_min=0.5,
+            share_min=0.9,
+            pool_share_min=0.9,
         ),
         Profile(
             "dialect",
@@ -130,7 +130,7 @@ PROFILES: dict[str, Profile] = {
             facade=False,
             time_limit_s=1800.0,
             share_min=0.9,
-            pool_share_min=0.8,
+            pool_share_min=0.9,
         ),
         Profile(
             "orm",
@@ -139,7 +139,7 @@ PROFILES: dict[str, Profile] = {
             facade=False,
             time_limit_s=3600.0,
             share_min=0.9,
-            pool_share_min=0.8,
+            pool_share_min=0.9,
         ),
     )
 }

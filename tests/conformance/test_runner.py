@@ -122,8 +122,8 @@ def test_equal_outcomes_pass_and_the_use_of_forebay_is_counted(sdist: Path, caps
     """Goal: the good case, and one that could lie. Method: two tests, then the same without putting Forebay in."""
     assert conformance(sdist, _BETTER) == 0
     good = capsys.readouterr().out
-    counts = "1 engines, 1 connections opened, 1 checkouts (1 by its pool, 0 by pools the tests asked for, 0 more of other engines)"
-    assert f"{counts}, 1 of 1 awaited executions" in good
+    checkouts = "1 checkouts (1 by its pool, 0 by pools the tests asked for, 0 more of other engines)"
+    assert f"1 engines, 1 connections opened, {checkouts}, 1 of 1 awaited executions" in good
     assert "1 of 3 tests reached it" in good
     assert "BETTER (SQLAlchemy expects it to fail) test/ext/asyncio/test_all.py::test_expected_to_fail" in good
     assert good.splitlines()[-1] == "3 passed, 0 failed"
