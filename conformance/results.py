@@ -107,7 +107,7 @@ class Usage:
 
     @property
     def to_be_lent(self) -> int:
-        """Checkouts that Forebay's pool should serve: all on Forebay's dialects but those of a pool a test asked for."""
+        """Checkouts Forebay's pool should serve: all on Forebay's dialects but those of a pool a test asked for."""
         return self.checkouts - self.asked
 
     @property
