@@ -8,6 +8,7 @@ an :class:`~collections.OrderedDict` is a linked list with a hash to find the no
 from __future__ import annotations
 
 import heapq
+import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import islice
@@ -87,12 +88,18 @@ class WaiterQueue:
         impatient: How many of them came with ``nowait``.
     """
 
-    __slots__ = ("_by_deadline", "impatient", "in_order")
+    __slots__ = ("_earliest", "_hasty", "_in_turn", "_latest", "impatient", "in_order")
 
     def __init__(self) -> None:
         self.in_order: OrderedDict[Waiter, None] = OrderedDict()
-        # Entries of waiters that have left are skipped when they surface, and swept out when they are the majority.
-        self._by_deadline: list[tuple[float, int, Waiter]] = []
+        # Those whose deadline is no earlier than that of anybody in here before them. As a rule everybody has the same
+        # patience, so this is everybody, and nothing is kept of who has left.
+        self._in_turn: OrderedDict[Waiter, None] = OrderedDict()
+        self._earliest = math.inf
+        self._latest = -math.inf
+        # The others. Entries of waiters that have left are skipped when they surface, and swept out when they are the
+        # majority.
+        self._hasty: list[tuple[float, int, Waiter]] = []
         self.impatient = 0
 
     def __len__(self) -> int:
@@ -135,7 +142,13 @@ class WaiterQueue:
         del self.in_order[waiter]
         if waiter.nowait:
             self.impatient -= 1
-        heap = self._by_deadline
+        if waiter in self._in_turn:
+            del self._in_turn[waiter]
+            if waiter.deadline == self._earliest:
+                first = next(iter(self._in_turn), None)
+                self._earliest = first.deadline if first is not None and first.deadline is not None else math.inf
+            return
+        heap = self._hasty
         # Amortized O(1), and the heap stays within a constant factor of the queue.
         if len(heap) > 64 and len(heap) > 2 * len(self.in_order):
             heap[:] = [entry for entry in heap if entry[2].state is WaiterState.WAITING and entry[2] is not waiter]
@@ -143,30 +156,37 @@ class WaiterQueue:
 
     def next_deadline(self) -> float | None:
         """Return the earliest deadline of a caller that still waits."""
-        heap = self._by_deadline
-        while heap:
-            if heap[0][2].state is WaiterState.WAITING:
-                return heap[0][0]
+        heap = self._hasty
+        while heap and heap[0][2].state is not WaiterState.WAITING:
             heapq.heappop(heap)
-        return None
+        earliest = min(self._earliest, heap[0][0]) if heap else self._earliest
+        return None if earliest == math.inf else earliest
 
     def may_be_late(self, now: float) -> bool:
         """Tell in a moment whether a deadline may have passed; ``True`` also for that of a caller that has left."""
-        heap = self._by_deadline
-        return bool(heap) and heap[0][0] <= now
+        return self._earliest <= now or (bool(self._hasty) and self._hasty[0][0] <= now)
 
     def is_watched_until(self, deadline: float | None) -> bool:
         """Tell whether whoever looks in at the earliest deadline known so far comes early enough for ``deadline``."""
-        heap = self._by_deadline
-        return deadline is None or (bool(heap) and heap[0][0] <= deadline)
+        return deadline is None or self._earliest <= deadline or (bool(self._hasty) and self._hasty[0][0] <= deadline)
 
     def overdue(self, now: float) -> Waiter | None:
         """Return a caller whose deadline has passed, the earliest deadline first."""
         deadline = self.next_deadline()
-        return self._by_deadline[0][2] if deadline is not None and deadline <= now else None
+        if deadline is None or deadline > now:
+            return None
+        return next(iter(self._in_turn)) if deadline == self._earliest else self._hasty[0][2]
 
     def _entered(self, waiter: Waiter) -> None:
         if waiter.nowait:
             self.impatient += 1
-        if waiter.deadline is not None:
-            heapq.heappush(self._by_deadline, (waiter.deadline, waiter.id, waiter))
+        deadline = waiter.deadline
+        if deadline is None:
+            return
+        if not self._in_turn:
+            self._earliest = deadline
+        elif deadline < self._latest:
+            heapq.heappush(self._hasty, (deadline, waiter.id, waiter))
+            return
+        self._in_turn[waiter] = None
+        self._latest = deadline
