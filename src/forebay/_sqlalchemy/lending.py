@@ -119,8 +119,9 @@ def _can_go_now(connection: Connection, proxied: Any, calm: bool) -> bool:
 
 
 def _leave(proxied: Any) -> None:
-    if not proxied._connection_record.at_rest():
-        proxied.dbapi_connection.leave()
+    record = proxied._connection_record
+    if not record.at_rest():
+        record.dbapi_connection.leave(passed_on=record.shell.is_awaited)
 
 
 def close_surely(connection: Connection) -> None:

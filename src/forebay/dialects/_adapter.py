@@ -32,8 +32,12 @@ class LeavingConnection(PooledDriverConnection, Protocol):
         """Tell whether the transaction has only read, so that nobody could miss the server's answer to its end."""
         ...
 
-    def leave(self) -> None:
-        """Roll back without waiting for the answer; what is sent next follows on the wire."""
+    def leave(self, *, passed_on: bool = False) -> None:
+        """Roll back without waiting for the answer; what is sent next follows on the wire.
+
+        Args:
+            passed_on: Somebody waits for the connection and will use it at once.
+        """
         ...
 
 

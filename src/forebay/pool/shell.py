@@ -233,6 +233,11 @@ class Shell:
         limit = core.budget.limit
         return limit is not None and 2 * (core.budget.used - core.idle) >= limit
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether callers wait, so that a connection that comes back is passed on at once."""
+        return self.core.waiting > 0
+
     def checkin(self, slot: Slot) -> None:
         """Take a connection back that is ready for the next caller."""
         core = self.core

@@ -235,13 +235,13 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             and 0 < self._connection.get_server_pid() <= _PID_MAX  # type: ignore[attr-defined]
         )
 
-    def leave(self) -> None:
+    def leave(self, *, passed_on: bool = False) -> None:
         """Roll back without waiting for the reply; what is sent next follows it on the wire.
 
         Ask :meth:`may_leave` first.
         """
         assert self._rider is not None
-        self._rider.roll_back()
+        self._rider.roll_back(passed_on=passed_on)
         self._transaction.left()  # type: ignore[union-attr]  # a RiddenTransaction
         self._transaction = None
         self.plain = False

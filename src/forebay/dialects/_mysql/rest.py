@@ -147,7 +147,7 @@ class RestingConnection:
         """Tell that no transaction can be ended without waiting: MySQL answers one command at a time."""
         return False
 
-    def leave(self) -> None:
+    def leave(self, *, passed_on: bool = False) -> None:
         """Never called: see :meth:`may_leave`.
 
         Raises:

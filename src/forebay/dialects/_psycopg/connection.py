@@ -308,7 +308,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             and bool(capabilities.has_pipeline())
         )
 
-    def leave(self) -> None:
+    def leave(self, *, passed_on: bool = False) -> None:
         """Roll back without waiting for the reply; what is sent next follows it on the wire.
 
         Ask :meth:`may_leave` first.

@@ -139,7 +139,7 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
         thread = self.thread
         return self.plain and thread.raw is not None and not thread.cursors and not thread.is_at_work
 
-    def leave(self) -> None:
+    def leave(self, *, passed_on: bool = False) -> None:
         """Roll back without waiting for it; what is run next comes after it.
 
         Ask :meth:`may_leave` first.
