@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import exc, text
 
 from bench.kills import read_load, write_load
 from bench.pool_rows import OURS
+from forebay import create_async_engine
 from forebay.testing.availability import require
+from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
+
+OTHERS = "FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(15%' AND pid <> pg_backend_pid()"
 
 FULL = [pytest.mark.slow, pytest.mark.timeout(400)]
 DRIVERS = pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
@@ -57,3 +63,31 @@ async def test_kills_under_write_load_lose_no_acknowledged_commit_and_apply_none
     assert (written.lost, written.twice, written.miscounted) == (0, 0, 0), str(written)
     assert written.acknowledged > kills
     assert written.kept <= written.failed
+
+
+@DRIVERS
+async def test_a_query_that_crashes_the_server_crashes_it_three_times_and_not_again_and_again(
+    server: PostgresServer, driver: str
+) -> None:
+    """Goal: what may itself have ended the session is sent again twice. Method: the connection goes without a word."""
+    async with Proxy(server.host, server.port) as proxy:
+        engine = create_async_engine(server.url(driver, via=proxy), pool_pre_ping=True)
+        seen = 0
+
+        async def crash() -> None:
+            nonlocal seen
+            while True:
+                await asyncio.sleep(0.01)
+                if await asyncio.to_thread(server.query, f"SELECT count(*) {OTHERS}") != [(0,)]:
+                    seen += 1
+                    proxy.cut()
+                    server.query(f"SELECT pg_terminate_backend(pid, 1000) {OTHERS}")
+
+        crashing = asyncio.create_task(crash())
+        with pytest.raises(exc.DBAPIError) as failed:
+            async with asyncio.timeout(20), engine.connect() as connection:
+                await connection.execute(text("SELECT pg_sleep(15)"))
+        assert failed.value.connection_invalidated
+        crashing.cancel()
+        assert seen == 3
+        await engine.dispose()

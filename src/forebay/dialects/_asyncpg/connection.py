@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from forebay._sqlalchemy.exchanging import another_for, checked, ping_bound_s, reset_bound_s, untouched
 from forebay._sqlalchemy.greenlets import await_, in_greenlet
 from forebay.dialects._adapter import socket_hung_up
+from forebay.dialects._again import LostEarly
 from forebay.dialects._asyncpg.cursors import AsyncpgCursor, AsyncpgServerSideCursor
 from forebay.dialects._asyncpg.replies import Begin
 from forebay.dialects._asyncpg.rider import rider_for
@@ -99,8 +100,8 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         await transaction.start()
         self._transaction = transaction
 
-    def failed(self, began: bool, error: BaseException) -> bool:
-        """Take note that a statement failed; return whether it may be sent again on another connection.
+    def failed(self, began: bool, error: BaseException) -> LostEarly | None:
+        """Take note that a statement failed; return what to raise if it may be sent again on another connection.
 
         It may if the connection was lost, nothing was done with it in this checkout before, and BEGIN was not answered.
         With ``pool_pre_ping`` also where the statement only reads: nobody has seen anything of it.
@@ -113,17 +114,17 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         rider = self._rider
         if rider is not None and rider.begin_is_held and not self._connection.is_closed() and _is_out_of_step(error):
             self.abort()
-        early = (
+        early = None
+        if (
             began
             and self._first
             and self.isolation_level != "autocommit"
             and self._connection.is_closed()
-            and (
-                self._transaction is None
-                or (rider is not None and rider.begin_unanswered)
-                or (plain and self._record is not None and ping_bound_s(self._record) is not None)
-            )
-        )
+            and isinstance(error, Exception)
+        ):
+            begun = self._transaction is not None and not (rider is not None and rider.begin_unanswered)
+            if not begun or (plain and self._record is not None and ping_bound_s(self._record) is not None):
+                early = LostEarly(error, begun=begun)
         if rider is not None:
             if rider.forget_begin():
                 self._transaction = None  # never sent

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_cursor
 
 from forebay._sqlalchemy.greenlets import await_
-from forebay.dialects._again import RESENDS, LostEarly, is_stale_plan
+from forebay.dialects._again import LostEarly, is_stale_plan, sent_again_if_lost
 from forebay.dialects._asyncpg.reads import only_reads
 from forebay.dialects._batches import BatchReading
 
@@ -92,14 +92,8 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
         adapted: AsyncpgConnection = self._adapt_connection
         if adapted.owes_ping and adapted.isolation_level == "autocommit":
             self._go_on_with(adapted.pay_ping())
-        for _attempt in range(RESENDS):
-            try:
-                self._run_once(work)
-                return
-            except LostEarly as lost:
-                self._go_on_with(self._adapt_connection.replaced(lost.error))
         try:
-            self._run_once(work)
+            sent_again_if_lost(lambda: self._run_once(work), self._go_on_without)
         except LostEarly as lost:
             self._adapt_connection._handle_exception(lost.error)
 
@@ -112,6 +106,9 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
             self._adapt_connection.rollback()
             self._invalidate_schema_cache_asof = self._adapt_connection.plans_are_stale()
             await_(work())
+
+    def _go_on_without(self, error: Exception) -> None:
+        self._go_on_with(self._adapt_connection.replaced(error))
 
     def _go_on_with(self, adapted: AsyncpgConnection) -> None:
         self._adapt_connection = adapted
@@ -194,8 +191,8 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
         early = adapted.failed(began, error)
         if not isinstance(error, Exception):
             raise error
-        if early:
-            raise LostEarly(error) from error
+        if early is not None:
+            raise early from error
         if began and not self._again and adapted.retry_stale_plans and is_stale_plan(error):
             raise StalePlan from error
         adapted._handle_exception(error)

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql.psycopg import AsyncAdapt_psycopg_connection
 from forebay._sqlalchemy.exchanging import another_for, checked, ping_bound_s, reset_bound_s, untouched
 from forebay._sqlalchemy.greenlets import await_, in_greenlet
 from forebay.dialects._adapter import socket_hung_up
-from forebay.dialects._again import RESENDS, LostEarly
+from forebay.dialects._again import LostEarly, sent_again_if_lost
 from forebay.dialects._asyncpg.reads import only_reads
 from forebay.dialects._psycopg.bounded import hang_up
 from forebay.dialects._psycopg.cursors import PsycopgCursor, PsycopgStream
@@ -204,15 +204,19 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             psycopg.Error: The server refused BEGIN, or is lost.
         """
         adapted = self if self.begins_now() else self.ready()
-        for attempt in range(RESENDS + 1):
-            if not adapted.begins_now():
-                break
-            try:
+
+        def begin() -> None:
+            if adapted.begins_now():
                 await_(adapted._begin(Beginning.alone))
-            except LostEarly as lost:
-                if attempt == RESENDS:
-                    raise lost.error from None
-                adapted = adapted.replaced(lost.error)
+
+        def go_on(error: Exception) -> None:
+            nonlocal adapted
+            adapted = adapted.replaced(error)
+
+        try:
+            sent_again_if_lost(begin, go_on)
+        except LostEarly as lost:
+            raise lost.error from None
         return adapted
 
     def _rides(self) -> bool:
@@ -237,9 +241,9 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         except BaseException as error:
             unseen = self.plain and bound_s is not None
             self.plain = False
-            early = isinstance(error, Exception) and first and connection.closed
-            if early and (unseen or not beginning.answered):
-                raise LostEarly(error) from error  # type: ignore[arg-type]  # an Exception
+            early = first and connection.closed and (unseen or not beginning.answered)
+            if early and isinstance(error, Exception):
+                raise LostEarly(error, begun=beginning.answered) from error
             raise
         finally:
             beginning.end_watch()

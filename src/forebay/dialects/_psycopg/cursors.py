@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from forebay._sqlalchemy.greenlets import await_
-from forebay.dialects._again import RESENDS, LostEarly, is_stale_plan
+from forebay.dialects._again import LostEarly, is_stale_plan, sent_again_if_lost
 from forebay.dialects._batches import BatchReading
 
 if TYPE_CHECKING:
@@ -49,13 +49,8 @@ class PsycopgCursor:
         """
         if not self._adapt_connection.begins_now():
             self._go_on_with(self._adapt_connection.ready())
-        for _attempt in range(RESENDS):
-            try:
-                return self._execute_once(query, params, kw)
-            except LostEarly as lost:
-                self._go_on_with(self._adapt_connection.replaced(lost.error))
         try:
-            return self._execute_once(query, params, kw)
+            return sent_again_if_lost(lambda: self._execute_once(query, params, kw), self._go_on_without)
         except LostEarly as lost:
             raise lost.error from None
 
@@ -89,6 +84,9 @@ class PsycopgCursor:
         """
         self._go_on_with(self._adapt_connection.begun())
         return await_(self._cursor.executemany(query, params_seq))
+
+    def _go_on_without(self, error: Exception) -> None:
+        self._go_on_with(self._adapt_connection.replaced(error))
 
     def _go_on_with(self, adapted: PsycopgConnection) -> None:
         if adapted is not self._adapt_connection:
