@@ -16,9 +16,8 @@ PACKAGE = Path(forebay.__file__).parent
 
 # Down the list and sideways within a part, never up. `_sqlalchemy` stands beside them: see its own test.
 LAYERS: dict[str, set[str]] = {
-    "forebay.cli": {"session", "engine", "dialects", "pool", "observe", "testing"},
-    "forebay.integrations": {"session", "engine", "dialects", "pool", "observe"},
-    "forebay.observe": {"engine", "dialects", "pool"},
+    "forebay.cli": {"session", "engine", "dialects", "pool", "testing"},
+    "forebay.integrations": {"session", "engine", "dialects", "pool"},
     "forebay.session": {"engine", "dialects", "pool"},
     "forebay.engine": {"dialects", "pool"},
     "forebay.dialects": set(),
@@ -26,7 +25,7 @@ LAYERS: dict[str, set[str]] = {
     "forebay.errors": set(),
     "forebay.hints": set(),
 }
-LEAVES = {"forebay.errors", "forebay.observe.events"}
+LEAVES = {"forebay.errors"}
 
 # A driver -> the one file that may import it, or a folder of that name with an underscore in front. sqlite3 is the
 # standard library's.
@@ -279,7 +278,7 @@ def test_a_framework_is_imported_by_one_file_each() -> None:
             owners.setdefault(top, set()).add(item.file)
     for framework, files in owners.items():
         assert len(files) == 1, (framework, files)
-        assert next(iter(files)).startswith(("integrations/", "observe/")), (framework, files)
+        assert next(iter(files)).startswith("integrations/"), (framework, files)
 
 
 def test_nobody_imports_the_command_or_the_test_tools() -> None:
