@@ -106,7 +106,8 @@ def reset_bound_s(record: Record | None) -> float:
 def another_for(record: Record, error: BaseException) -> Any:
     """Give the checkout of ``record`` another connection, and return that; must run in a greenlet.
 
-    Takes at most ``pool_timeout``. What the checkout left to do at its end (resetting an isolation level) goes along.
+    Takes at most ``pool_timeout``, however often it is needed in one checkout. What the checkout left to do at its end
+    (resetting an isolation level) goes along.
 
     Raises:
         forebay.errors.PoolTimeoutError: ``pool_timeout`` passed.
@@ -122,8 +123,11 @@ def another_for(record: Record, error: BaseException) -> Any:
         error,
     )
     left_to_do, held_by = tuple(record.finalize_callback), record.holder
+    if proxied.exchange_until is None:
+        proxied.exchange_until = shell.now() + pool._patience_s
+    left_s = max(proxied.exchange_until - shell.now(), 0.001) if pool._patience_s else 0
     try:
-        replacement = _exchange(pool, proxied, error, pool._patience_s)
+        replacement = _exchange(pool, proxied, error, left_s)
     except BaseException as failure:
         raise failure from error
     replacement.fresh = False

@@ -322,7 +322,12 @@ class Record(ConnectionPoolEntry):
 
 
 class ProxiedConnection(PoolProxiedConnection):
-    """A checkout: the DBAPI connection as the engine and the user hold it, until it is closed or dropped."""
+    """A checkout: the DBAPI connection as the engine and the user hold it, until it is closed or dropped.
+
+    Attributes:
+        exchange_until: When a connection in place of a lost one must have been found, by the loop's clock; None while
+            none was lost.
+    """
 
     __slots__ = (
         "__dict__",  # tools and tests replace methods on an instance, as SQLAlchemy allows
@@ -333,6 +338,7 @@ class ProxiedConnection(PoolProxiedConnection):
         "_echo",
         "_pool",
         "dbapi_connection",
+        "exchange_until",
     )
 
     dbapi_connection: Any
@@ -344,6 +350,7 @@ class ProxiedConnection(PoolProxiedConnection):
         self._connection_record = record
         self._echo = echo
         self._counter = 1
+        self.exchange_until: float | None = None
 
     # -- SQLAlchemy's names ------------------------------------------------------------------------------------------
 

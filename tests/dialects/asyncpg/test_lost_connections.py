@@ -8,6 +8,7 @@ import random
 import time
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import event, exc, text
 
@@ -272,3 +273,34 @@ async def test_connections_killed_at_random_under_read_load_are_noticed_by_nobod
     assert killed == 150
     assert reads > 150
     await engine.dispose()
+
+
+async def test_one_lost_connection_after_another_is_bounded_by_one_pool_timeout(postgres: PostgresServer) -> None:
+    """What was seen: each of four resends waited for `pool_timeout` anew. Method: every connection is dead on arrival.
+
+    A connect takes a second, `pool_timeout` is 1.5 s: the first two connections are had, the third comes too late.
+    """
+    async with Proxy(postgres.host, postgres.port) as proxy:
+
+        opened: list[Any] = []
+
+        async def dead_on_arrival() -> Any:
+            opened.append(connection := await asyncpg.connect(postgres.url(via=proxy)))
+            if len(opened) > 1:
+                await asyncio.sleep(1)
+                proxy.cut()
+            return connection
+
+        engine = create_async_engine(
+            "postgresql+asyncpg://", async_creator=dead_on_arrival, pool_size=1, max_overflow=0, pool_timeout=1.5
+        )
+        async with engine.connect() as connection:
+            await connection.execute(PID)
+        await engine.dispose()
+        started = time.monotonic()
+        with pytest.raises(exc.TimeoutError):
+            async with engine.connect() as connection:
+                await connection.execute(PID)
+        assert time.monotonic() - started < 4
+        assert len(opened) == 4
+        await engine.dispose()
