@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 
+@pytest.hookimpl(optionalhook=True)  # pytest-asyncio knows it since 1.4
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
