@@ -344,6 +344,8 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
             type(error).__name__,
         )
         record.fairy_ref = None
+        if hasattr(type(record.dbapi_connection), "set_aside"):
+            record.dbapi_connection.set_aside()
         shell.set_aside(slot)
         return True
 

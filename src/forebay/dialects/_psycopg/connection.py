@@ -51,10 +51,10 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
     """
 
     __slots__ = (
-        "_coming_clean",
         "_fastest_s",
         "_handed_in",
         "_record",
+        "_set_aside",
         "_unprepared",
         "_used_in",
         "begin_mode",
@@ -71,7 +71,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         self.begin_mode: str | None = None
         self.retry_stale_plans = True
         self._unprepared: Unprepared | None = None
-        self._coming_clean = False
+        self._set_aside = False
         self.plain = False
         self.owes_ping = False
         self.tuples_ok = ExecStatus.TUPLES_OK
@@ -253,8 +253,9 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
 
     def rollback(self) -> None:
         """Roll back; with no transaction open that is nothing, and needs no greenlet."""
-        # While the pool brings the connection to rest, whoever still has it in his hands has nothing to wait for.
-        if not self._coming_clean and not self.at_rest():
+        # Whoever still has it in his hands while the pool brings it to rest has nothing to wait for. While he waited,
+        # ``checkin`` would be fired, which stock does before its caller goes on.
+        if not self._set_aside and not self.at_rest():
             if self._has_only_read() and in_greenlet():
                 # psycopg's own forgets all prepared statements, as a table they are about may be gone. Not here.
                 self.leave()
@@ -467,17 +468,20 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         connection._closed = True
         connection.pgconn.finish()
 
+    def set_aside(self) -> None:
+        """Take note that the pool is going to bring the connection to rest: :meth:`come_clean` comes next."""
+        self._set_aside = True
+
     def come_clean(self) -> None:
         """Bring the connection to rest after an operation that was cut off; must run in a greenlet.
 
         Raises:
             Exception: It does not come clean; it must be dropped.
         """
-        self._coming_clean = True
         try:
             await_(self._come_clean())
         finally:
-            self._coming_clean = False
+            self._set_aside = False
 
     async def _come_clean(self) -> None:
         from psycopg.rows import tuple_row
