@@ -18,6 +18,7 @@ from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._arguments import ConnectArguments, parameter_names
 from forebay.dialects._asyncpg.codecs import knowing_its_types
 from forebay.dialects._asyncpg.connection import AsyncpgConnection
+from forebay.dialects._asyncpg.hosts import AsyncpgHosts
 from forebay.dialects._asyncpg.loops import connected
 from forebay.dialects._libpq import ASYNCPG_WORDS, to_asyncpg, with_each_port
 
@@ -52,9 +53,15 @@ class AsyncpgDbapi(AsyncAdapt_asyncpg_dbapi):
         known.setdefault(self.asyncpg.InternalClientError, self.InternalError)
         return known
 
+    @functools.cached_property
+    def _hosts(self) -> AsyncpgHosts:
+        return AsyncpgHosts(self.asyncpg)
+
     def connect(self, *arg: Any, **kw: Any) -> AsyncpgConnection:
         """Open a connection; must run in a greenlet."""
-        creator = kw.pop("async_creator_fn", None) or functools.partial(connected, self.asyncpg.connect)
+        creator = kw.pop("async_creator_fn", None) or functools.partial(
+            self._hosts.connect, functools.partial(connected, self.asyncpg.connect)
+        )
         from_url = kw.pop("server_settings_of_url", None)
         if from_url:
             kw["server_settings"] = {**from_url, **(kw.get("server_settings") or {})}

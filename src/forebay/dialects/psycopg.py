@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,7 @@ from forebay.dialects._libpq import PSYCOPG_WORDS, names_no_single_host, to_psyc
 from forebay.dialects._psycopg.bounded import bounded
 from forebay.dialects._psycopg.connection import PsycopgConnection
 from forebay.dialects._psycopg.cursors import PsycopgStream
+from forebay.dialects._psycopg.hosts import PsycopgHosts
 from forebay.dialects._psycopg.statements import Unprepared
 from forebay.errors import InvalidOptionError
 
@@ -51,9 +53,15 @@ class PsycopgDbapi(PsycopgAdaptDBAPI):
 
     retry_stale_plans = True
 
+    @functools.cached_property
+    def _hosts(self) -> PsycopgHosts:
+        return PsycopgHosts(self.psycopg)
+
     def connect(self, *arg: Any, **kw: Any) -> PsycopgConnection:
         """Open a connection; must run in a greenlet."""
-        creator = kw.pop("async_creator_fn", None) or bounded(self.psycopg.AsyncConnection).connect
+        creator = kw.pop("async_creator_fn", None) or functools.partial(
+            self._hosts.connect, bounded(self.psycopg.AsyncConnection).connect
+        )
         retry_stale_plans = kw.pop("retry_stale_plans", self.retry_stale_plans)
         connection: PsycopgConnection
         if hasattr(PsycopgConnection, "create"):
