@@ -52,7 +52,7 @@ def holder_here(loop: asyncio.AbstractEventLoop, exact: bool) -> Holder | TaskRe
         return ref
     name = None if task is None else task.get_name()
     # As frames_here() and is_ours() do, but this runs at every checkout of a busy pool: no list, no calls.
-    frame: FrameType | None = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(1).f_back  # none: the bottom of a greenlet
     left = greenlet.getcurrent().parent
     for _ in range(_MOST_FRAMES):
         if frame is None:
@@ -70,7 +70,7 @@ def holder_here(loop: asyncio.AbstractEventLoop, exact: bool) -> Holder | TaskRe
 def frames_here() -> list[FrameType]:
     """Return the frames of the caller's call, innermost first, at most ``_MOST_FRAMES``, greenlets seen through."""
     found: list[FrameType] = []
-    frame: FrameType | None = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(1).f_back  # none: the bottom of a greenlet
     left = greenlet.getcurrent().parent
     while len(found) < _MOST_FRAMES:
         if frame is None:

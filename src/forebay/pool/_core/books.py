@@ -108,14 +108,17 @@ class Books:
     __slots__ = (
         "__weakref__",
         "_arrivals",
+        "_away",
         "_effects",
         "_fast_grants",
         "_idle",
         "_in_order",
         "_keep",
         "_leases_ended",
+        "_leaving",
         "_next_slot_id",
         "_next_waiter_id",
+        "_notify",
         "_pop_idle",
         "_queue",
         "_refill_below",
@@ -177,7 +180,10 @@ class Books:
         target_s = config.shed_target_s
         self._shedder = None if target_s is None else Shedder(target_s, config.shed_interval_s)
         self._seen_fast_grants = 0
-        self.seat = self.budget.join(self._idle, notify or _ignore)
+        self._notify = notify or _ignore
+        self.seat = self.budget.join(self._idle, self._notify)
+        # Disposed of, so that the seat is given up once nothing is held; and whether it was.
+        self._leaving = self._away = False
 
     def _settle(self, now: float) -> None:
         raise NotImplementedError

@@ -682,7 +682,19 @@ class Core(Endings):
             if not self._slots:
                 self.budget.leave(self.seat)
             return
+        if self._leaving or self._away:
+            self._leave_or_return()
         self._connect(now)
+
+    def _leave_or_return(self) -> None:
+        """Give up the seat of a core that was disposed of and holds nothing; take one anew when a caller comes."""
+        if self._slots or len(self._queue) or self.fill_goal:
+            if self._away:
+                self.seat = self.budget.join(self._idle, self._notify)
+                self._leaving = self._away = False
+        elif not self._away:
+            self.budget.leave(self.seat)
+            self._away = True
 
     def _connect(self, now: float) -> None:
         """Start the connects that callers need and the policy allows; then, if none is missing, the refills."""

@@ -55,7 +55,9 @@ class Endings(Upkeep):
 
         Waiters are refused with ``CLOSED``, idle connections closed, connects called off, lent connections closed at
         their return. What was learnt about the server is forgotten; nothing is opened before the next caller comes.
+        Until then the core also leaves the budget, to which a successor belongs that should have it for itself.
         """
+        self._leaving = True
         self._clear(now)
 
     @step
