@@ -111,7 +111,7 @@ def another_for(record: Record, error: BaseException) -> Any:
 
     Raises:
         forebay.errors.PoolTimeoutError: ``pool_timeout`` passed.
-        BaseException: What a failed connect raised, with ``error`` as its cause.
+        BaseException: What a failed connect raised, with ``error`` as its cause if it has none of its own.
 
     Cancellation: the checkout is given up.
     """
@@ -129,6 +129,8 @@ def another_for(record: Record, error: BaseException) -> Any:
     try:
         replacement = _exchange(pool, proxied, error, left_s)
     except BaseException as failure:
+        if failure.__cause__ is not None:
+            raise  # the driver's own error, which users and the hints look for
         raise failure from error
     replacement.fresh = False
     replacement.finalize_callback.extend(left_to_do)

@@ -227,6 +227,61 @@ async def test_a_session_whose_last_words_have_come_and_whose_end_has_not_is_los
         await engine.dispose()
 
 
+async def test_a_session_killed_between_two_statements_of_a_transaction_is_a_lost_connection(
+    postgres: PostgresServer,
+) -> None:
+    """What was seen: "cannot switch to state 12; another operation (2) is in progress", and not as a disconnect.
+
+    Method: hand the connection the message a kill sends first, not yet the end; then a statement, a batch, a COMMIT.
+    """
+    words = b"".join(part + b"\0" for part in (b"SFATAL", b"VFATAL", b"C57P01", b"Mterminating connection", b""))
+    message = b"E" + (len(words) + 4).to_bytes(4, "big") + words
+    postgres.query("CREATE TABLE IF NOT EXISTS ended_between (n int)")
+    engine = create_async_engine(postgres.url("asyncpg"), pool_pre_ping=True, pool_size=1, max_overflow=0)
+    for what in ("statement", "batch", "commit"):
+        async with engine.connect() as connection:
+            await connection.execute(text("INSERT INTO ended_between VALUES (1)"))
+            result = await connection.stream(text("SELECT generate_series(1, 3000)"))
+            await anext(result)
+            (await connection.get_raw_connection()).dbapi_connection._rider.data_received(message)
+            with pytest.raises(exc.DBAPIError, match="connection was closed") as caught:
+                if what == "statement":
+                    await connection.execute(PID)
+                elif what == "batch":
+                    [row async for row in result]
+                else:
+                    await connection.commit()
+            assert caught.value.connection_invalidated
+            assert isinstance(caught.value.orig.__cause__, asyncpg.ConnectionDoesNotExistError)  # type: ignore[union-attr]
+    async with engine.connect() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM ended_between"))).scalar_one() == 0
+    await engine.dispose()
+
+
+async def test_a_connect_that_fails_in_place_of_a_lost_connection_has_the_drivers_error_as_its_cause(
+    postgres: PostgresServer,
+) -> None:
+    """What was seen: "the database system is starting up", and as ``orig.__cause__`` that a connection was closed.
+
+    Method: end the session, and let its database take no others.
+    """
+    postgres.drop_database("takes_no_more")
+    name = postgres.create_database("takes_no_more")
+    engine = create_async_engine(postgres.url("asyncpg", database=name), pool_pre_ping=True)
+    blind(engine)
+    await killed_idle(engine, postgres)
+    postgres.query(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    # SQLAlchemy before 2.1 does not wrap a connect's error.
+    with pytest.raises((exc.DBAPIError, asyncpg.PostgresError), match="not currently accepting") as caught:
+        async with engine.connect() as connection:
+            await connection.execute(PID)
+    failed: Any = caught.value
+    driver = failed.orig.__cause__ if isinstance(failed, exc.DBAPIError) else failed
+    assert isinstance(driver, asyncpg.ObjectNotInPrerequisiteStateError)
+    await engine.dispose()
+    postgres.drop_database(name)
+
+
 async def test_connections_killed_at_random_under_read_load_are_noticed_by_nobody(postgres: PostgresServer) -> None:
     """Goal: with pre-ping, readers never see a dead connection. Method: kill 150 at random moments under load."""
     engine = create_async_engine(
@@ -281,7 +336,6 @@ async def test_one_lost_connection_after_another_is_bounded_by_one_pool_timeout(
     A connect takes a second, `pool_timeout` is 1.5 s: the first two connections are had, the third comes too late.
     """
     async with Proxy(postgres.host, postgres.port) as proxy:
-
         opened: list[Any] = []
 
         async def dead_on_arrival() -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 
@@ -112,7 +112,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         """
         plain, self.plain = self.plain, False
         rider = self._rider
-        if rider is not None and rider.begin_is_held and not self._connection.is_closed() and _is_out_of_step(error):
+        if _is_out_of_step(error):
             self.abort()
         early = None
         if (
@@ -158,6 +158,17 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         finally:
             self._transaction = None
             self.plain = False
+
+    def _handle_exception(self, error: Exception) -> NoReturn:
+        if _is_out_of_step(error):
+            # Its own words are about asyncpg's insides, and the engine would not know them for a disconnect.
+            from asyncpg.exceptions import ConnectionDoesNotExistError
+
+            self.abort()
+            lost = ConnectionDoesNotExistError("connection was closed in the middle of operation")
+            lost.__cause__ = error
+            error = lost
+        super()._handle_exception(error)
 
     def set_isolation_level(self, level: Any) -> None:
         """Roll back, and begin what follows at ``level``."""
