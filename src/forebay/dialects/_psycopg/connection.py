@@ -357,8 +357,14 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         """Read the answer to a ROLLBACK that nobody has waited for: psycopg can do less until then."""
         # Outside of a greenlet the answer is read in front of that to whatever the user sends.
         if self._has_left() and in_greenlet():
-            connection: Any = self._connection
-            await_(connection.wait(_nothing()))
+            await_(self._settle())
+
+    async def _settle(self) -> None:
+        connection: Any = self._connection
+        # The lock tells that somebody waits; see abort().
+        async with connection.lock:
+            if self._has_left():
+                await connection.wait(_nothing())
 
     # -- liveness ------------------------------------------------------------------------------------------------------
 
@@ -455,7 +461,8 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         pgconn = connection.pgconn
         waited_for = connection.lock.locked() or not self._has_left()
         if pgconn.status == ConnStatus.OK and pgconn.transaction_status == TransactionStatus.ACTIVE and waited_for:
-            # Somebody may wait for this very descriptor in the event loop, which would not notice its end.
+            # Somebody may wait for this very descriptor in the event loop, which would not notice its end, and then go on
+            # with the address of what is freed below.
             hang_up(pgconn.socket)
         else:
             connection._closed = True
@@ -466,7 +473,9 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         self.abort()
         connection: Any = self._connection
         connection._closed = True
-        connection.pgconn.finish()
+        if not connection.lock.locked():
+            connection.pgconn.finish()
+        # Else whoever waits is told, libpq closes the socket then, and the rest goes with the object.
 
     def set_aside(self) -> None:
         """Take note that the pool is going to bring the connection to rest: :meth:`come_clean` comes next."""
