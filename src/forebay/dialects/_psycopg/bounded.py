@@ -15,6 +15,9 @@ __all__ = ["bounded", "hang_up"]
 # How long a cancelled caller waits until the server has let its query go, in seconds; then the socket is dropped.
 _CANCEL_S = 1.0
 
+# Requests to cancel that are on their way: of a task nobody refers to the collector may make an end.
+_asking: set[asyncio.Task[None]] = set()
+
 
 def hang_up(fd: int) -> None:
     """Shut the socket ``fd`` down; who waits for it notices, and has to close it."""
@@ -58,7 +61,11 @@ def bounded(stock: Any) -> Any:
 
         async def _try_cancel(self, *, timeout: float = _CANCEL_S) -> None:
             self._watchdog = asyncio.get_running_loop().call_later(_CANCEL_S, self._give_up)
-            await super()._try_cancel(timeout=min(timeout, _CANCEL_S))
+            # In a task of its own: a caller that is cancelled again goes on at once, and the server still hears of it.
+            asking = asyncio.create_task(super()._try_cancel(timeout=min(timeout, _CANCEL_S)))
+            _asking.add(asking)
+            asking.add_done_callback(_asking.discard)
+            await asyncio.shield(asking)
 
         def _give_up(self) -> None:
             if not self.closed:
