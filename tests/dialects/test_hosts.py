@@ -201,3 +201,18 @@ def test_what_is_no_plain_list_of_hosts_is_left_to_the_driver(options: dict[str,
 
     for driver in TWO:
         assert run_virtual(hosts_of(driver).connect(connect, **options)) == options
+
+
+def test_hosts_are_tried_in_random_order_where_the_load_is_to_be_balanced() -> None:
+    """Goal: `load_balance_hosts=random` means what libpq means by it. Method: fifty connects; both come first once."""
+
+    async def scenario() -> None:
+        driver = Driver(a="of a", b="of b")
+        hosts = hosts_of("psycopg")
+        balanced = {
+            await hosts.connect(driver.connect, **TWO["psycopg"], load_balance_hosts="random") for _ in range(50)
+        }
+        assert balanced == {"of a", "of b"}
+        assert {await hosts.connect(driver.connect, **TWO["psycopg"]) for _ in range(50)} == {"of a"}
+
+    run_virtual(scenario())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
@@ -63,6 +64,8 @@ class Hosts(ABC):
             return await connect(*positional, **options)
         loop = asyncio.get_running_loop()
         began = loop.time()
+        if (options.get("load_balance_hosts") or os.environ.get("PGLOADBALANCEHOSTS")) == "random":
+            random.shuffle(hosts)  # libpq's, which is given one host at a time here
         hosts.sort(key=lambda host: self._silent_until.get(host, began) > began)
         for_one, all_s, each_s = self.limits(options)
         attempts = _attempts(hosts, options)
