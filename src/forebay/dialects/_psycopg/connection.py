@@ -461,8 +461,8 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         pgconn = connection.pgconn
         waited_for = connection.lock.locked() or not self._has_left()
         if pgconn.status == ConnStatus.OK and pgconn.transaction_status == TransactionStatus.ACTIVE and waited_for:
-            # Somebody may wait for this very descriptor in the event loop, which would not notice its end, and go on with
-            # the address of what is freed below.
+            # Somebody may wait for this very descriptor in the event loop, which would not notice its end, and go on
+            # with the address of what is freed below.
             hang_up(pgconn.socket)
         else:
             connection._closed = True
