@@ -420,4 +420,4 @@ def _is_out_of_step(error: BaseException) -> bool:
     """
     from asyncpg import InternalClientError
 
-    return isinstance(error, InternalClientError)
+    return isinstance(error, InternalClientError) and str(error).startswith("cannot switch to state")
