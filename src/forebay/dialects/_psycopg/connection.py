@@ -322,6 +322,31 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         self.plain = False
         connection.leave()
 
+    # -- settings ------------------------------------------------------------------------------------------------------
+
+    # Set when there is nothing to wait for. A caller that is cancelled while the answer to the ROLLBACK before it is
+    # read would have psycopg set it all the same, and SQLAlchemy would not know that it is to be set back.
+
+    def set_autocommit(self, value: Any) -> None:
+        """Have what follows be in no transaction, or in one; must run in a greenlet."""
+        self.settle()
+        super().set_autocommit(value)  # type: ignore[no-untyped-call]
+
+    def set_isolation_level(self, value: Any) -> None:
+        """Have the transactions that follow be at ``value``; must run in a greenlet."""
+        self.settle()
+        super().set_isolation_level(value)  # type: ignore[no-untyped-call]
+
+    def set_read_only(self, value: Any) -> None:
+        """Have the transactions that follow only read, or not; must run in a greenlet."""
+        self.settle()
+        super().set_read_only(value)  # type: ignore[no-untyped-call]
+
+    def set_deferrable(self, value: Any) -> None:
+        """Have the transactions that follow wait for a safe snapshot, or not; must run in a greenlet."""
+        self.settle()
+        super().set_deferrable(value)  # type: ignore[no-untyped-call]
+
     def tpc_begin(self, xid: Any) -> Any:
         """Begin a two-phase transaction; must run in a greenlet."""
         return AsyncAdapt_psycopg_connection.tpc_begin(self.ready(), xid)  # type: ignore[no-untyped-call]
