@@ -1,0 +1,1 @@
+"""The parts of ``bench/soak.py``: who calls, what is done to them, who watches, and the record."""
