@@ -47,7 +47,11 @@ _TO_BE_SEEN = {
 # The drivers' names for many things; these words tell a lost connection from the rest.
 _LOST = {
     "InterfaceError": ("closed", "lost"),
-    "OperationalError": ("closed", "lost", "refused", "failed", "terminat", "shutting down", "starting up", "reset"),
+    # The last two: psycopg finds the session gone while it reads the answer to a ROLLBACK nobody has waited for.
+    "OperationalError": (
+        *("closed", "lost", "failed", "terminat", "shutting down", "starting up", "reset"),
+        *("refused", "cannot exit pipeline mode while busy"),
+    ),
 }
 
 
