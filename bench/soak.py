@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
-import gc
 import itertools
 import platform
 import random
@@ -28,7 +27,7 @@ from bench.pool_rows import OURS
 from bench.soaking.blows import STEPS, Blows
 from bench.soaking.callers import Callers
 from bench.soaking.record import CALLERS, NAME, POOL_TIMEOUT_S, SIZE, Soaked
-from bench.soaking.watch import Watch, alive, overheard, see_what_is_left, settled, sockets_to
+from bench.soaking.watch import Watch, overheard, see_what_is_left, settled, sockets_to
 from forebay.pool._core import Core, Slot, Waiter
 from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
@@ -81,7 +80,7 @@ async def soak(
                         if left <= 0 or striking.done():
                             break
                         await asyncio.sleep(min(left, at * 10 - (seconds - left)))
-                        say(f"  {time.monotonic() - began:4.0f} s  {_so_far(soaked)}")
+                        say(f"  {time.monotonic() - began:4.0f} s  {_so_far(soaked, watch)}")
                 finally:
                     blows.over = True
                     try:
@@ -100,9 +99,8 @@ async def soak(
     return soaked
 
 
-def _so_far(soaked: Soaked) -> str:
-    gc.collect()
-    objects = alive()
+def _so_far(soaked: Soaked, watch: Watch) -> str:
+    objects = watch.objects()
     return (
         f"{soaked.operations.total()} done, {soaked.cut.total()} cut off, {soaked.errors.total()} errors,"
         f" {soaked.steps.total()} blows, {soaked.checks} checks; {objects[Slot]} slots, {objects[Waiter]} waiters,"

@@ -25,7 +25,7 @@ from forebay.pool.shell import Shell
 from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
 
-__all__ = ["Watch", "alive", "overheard", "see_what_is_left", "settled", "sockets_to"]
+__all__ = ["Watch", "overheard", "see_what_is_left", "settled", "sockets_to"]
 
 #: Until everything is at rest once the callers are gone, in seconds.
 _SETTLE_S = 10.0
@@ -43,6 +43,9 @@ class Watch:
         self._engine = engine
         self._soaked = soaked
         self._disposed: list[Any] = []
+        gc.collect()
+        # What others have left in this process is not the engine's, which has not been used yet.
+        self._before = _alive()
 
     def remember(self, pool: Any) -> None:
         """Take note of a pool that is about to be disposed of: its connections that are lent count on."""
@@ -53,6 +56,11 @@ class Watch:
         self._disposed = [pool for pool in self._disposed if any(shell.core.slots for shell in pool._loops.live())]
         pool: Any = self._engine.sync_engine.pool
         return [shell for each in {*self._disposed, pool} for shell in each._loops.live()]
+
+    def objects(self) -> Counter[type]:
+        """Return how many slots, waiters and cores there are in memory, beyond those there were."""
+        gc.collect()
+        return _alive() - self._before
 
     def look(self, when: str) -> None:
         """Check I1 to I8."""
@@ -158,8 +166,7 @@ async def see_what_is_left(
     # What a disposed pool had is ended by the event loop once the collector has found it.
     give_up_at = time.monotonic() + _MEMORY_S
     while True:
-        gc.collect()
-        objects = alive()
+        objects = watch.objects()
         # The pool remembers its last failed connect, whose traceback knows a slot.
         grown = objects[Slot] > left["in the pool"] + 1 or objects[Waiter] or objects[Core] > 1
         if not grown or time.monotonic() > give_up_at:
@@ -176,8 +183,7 @@ async def settled(at_rest: Callable[[], bool], bound_s: float) -> None:
         await asyncio.sleep(0.02)
 
 
-def alive() -> Counter[type]:
-    """Return how many slots, waiters and cores there are in memory."""
+def _alive() -> Counter[type]:
     return Counter(type(each) for each in gc.get_objects() if type(each) in (Slot, Waiter, Core))
 
 
