@@ -210,7 +210,10 @@ def _count_checkout(pool: Any, counters: Counters) -> None:
     # "is True": many of SQLAlchemy's own pool tests have a mock for a dialect, whose every attribute is truthy.
     if getattr(dialect, "is_async", False) is not True:
         return
-    _add(counters, "checkouts" if is_ours(type(dialect)) else "checkouts_stock")
+    if not is_ours(type(dialect)):
+        _add(counters, "checkouts_stock")
+        return
+    _add(counters, "checkouts")
     if is_ours(type(pool)):
         _add(counters, "pooled")
     elif not hasattr(dialect, _CHOOSES):
