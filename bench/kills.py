@@ -190,7 +190,7 @@ class Written:
 
 _INSERT = "INSERT INTO struck_writes (id, writer) VALUES (:id, :writer)"
 _COUNT = "UPDATE struck_counters SET n = n + 1 WHERE writer = :writer"
-#: Writes that are one statement and one commit, in the order writers take them up: writers 0 to 3 in turn.
+#: How many ways there are to write; writers take them up in turn.
 _WRITERS = 4
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from forebay.testing.availability import require
+from forebay.testing.servers._base import free_port
 from forebay.testing.servers.mariadb import MariaDBServer
 from forebay.testing.servers.pgbouncer import PgBouncer
 from forebay.testing.servers.postgres import PostgresServer
@@ -68,6 +69,12 @@ def pgbouncer_prepared(postgres: PostgresServer) -> Iterator[PgBouncer]:
     require("pgbouncer-prepared")
     with PgBouncer(postgres, mode="transaction", max_prepared_statements=100) as server:
         yield server
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    return free_port()
 
 
 @pytest.fixture

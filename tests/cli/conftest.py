@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,12 +35,3 @@ def forebay() -> Run:
         )
 
     return run
-
-
-@pytest.fixture
-def unused_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-    return port

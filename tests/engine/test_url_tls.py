@@ -184,14 +184,3 @@ async def test_mysql_required_is_refused_by_a_server_without_tls(mariadb: MariaD
     if driver == "aiomysql":
         assert "TLS is required, but the server offers none" in said
         assert not await encrypted(url_of(mariadb, driver, **{"ssl-mode": "PREFERRED"}))
-
-
-@pytest.fixture
-def unused_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
-    import socket
-
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-    return port

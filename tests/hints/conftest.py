@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import traceback
 from collections.abc import Callable, Iterator
 
@@ -41,12 +40,3 @@ def small_postgres() -> Iterator[PostgresServer]:
     }
     with PostgresServer(settings=settings) as server:
         yield server
-
-
-@pytest.fixture
-def unused_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-    return port

@@ -12,30 +12,12 @@ import asyncpg
 import pytest
 from sqlalchemy import event, exc, text
 
-from forebay import AsyncEngine, AsyncSession, create_async_engine
+from forebay import AsyncSession, create_async_engine
 from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
+from tests.dialects.lost import PID, blind, killed_idle
 
 BOTH_LOOPS = True
-
-PID = text("SELECT pg_backend_pid()")
-
-
-async def killed_idle(engine: AsyncEngine, postgres: PostgresServer) -> int:
-    """Have one idle connection in the pool whose session has just been ended by the server; return its process id."""
-    async with engine.connect() as connection:
-        pid = (await connection.execute(PID)).scalar_one()
-    # Twice, so that the statement is prepared and the ROLLBACK answered.
-    async with engine.connect() as connection:
-        await connection.execute(PID)
-    assert postgres.kill_backend(pid)
-    return int(pid)
-
-
-def blind(engine: AsyncEngine) -> None:
-    """Keep the pool from noticing a closed socket at the checkout, so that BEGIN meets it."""
-    pool: Any = engine.sync_engine.pool
-    pool._host.is_dead = lambda entry: False
 
 
 @pytest.mark.parametrize("pre_ping", [False, True])

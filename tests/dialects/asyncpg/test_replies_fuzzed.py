@@ -5,13 +5,9 @@ from __future__ import annotations
 import random
 
 from forebay.dialects._asyncpg.replies import Begin, Replies
+from tests.dialects.asyncpg.test_replies import message
 
 CASES = 20_000
-
-
-def message(kind: bytes, body: bytes = b"") -> bytes:
-    """Return one message of the protocol."""
-    return kind + (4 + len(body)).to_bytes(4, "big") + body
 
 
 READY = message(b"Z", b"T")

@@ -194,16 +194,10 @@ _POSTGRES = Grammar(
 )
 
 
-#: But for a statement that asyncpg has prepared and not executed: it sends no Sync behind that.
-_IN_TRANSACTION = "xact_start IS NOT NULL AND NOT (state = 'active' AND wait_event IS NOT DISTINCT FROM 'ClientRead')"
+class _Served(Ground):
+    """A database of a server's, with a connection of our own to it."""
 
-
-class Postgres(Ground):
-    """PostgreSQL, with prepared transactions allowed."""
-
-    grammar = _POSTGRES
-
-    def __init__(self, driver: str, server: PostgresServer) -> None:
+    def __init__(self, driver: str, server: PostgresServer | MariaDBServer) -> None:
         super().__init__(driver)
         self._server = server
         self._control: Any = None
@@ -211,6 +205,16 @@ class Postgres(Ground):
     def url(self) -> str:
         """Return the server's URL."""
         return self._server.url(self.driver)
+
+
+#: But for a statement that asyncpg has prepared and not executed: it sends no Sync behind that.
+_IN_TRANSACTION = "xact_start IS NOT NULL AND NOT (state = 'active' AND wait_event IS NOT DISTINCT FROM 'ClientRead')"
+
+
+class Postgres(_Served):
+    """PostgreSQL, with prepared transactions allowed."""
+
+    grammar = _POSTGRES
 
     def connect_args(self) -> dict[str, Any]:
         """Name the side, and bound each wait for a lock."""
@@ -417,19 +421,10 @@ _MARIADB = Grammar(
 )
 
 
-class MariaDB(Ground):
+class MariaDB(_Served):
     """MariaDB."""
 
     grammar = _MARIADB
-
-    def __init__(self, driver: str, server: MariaDBServer) -> None:
-        super().__init__(driver)
-        self._server = server
-        self._control: Any = None
-
-    def url(self) -> str:
-        """Return the server's URL."""
-        return self._server.url(self.driver)
 
     def connect_args(self) -> dict[str, Any]:
         """Bound each wait for a lock; sides take turns, so they need no names."""

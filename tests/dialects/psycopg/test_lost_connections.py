@@ -12,34 +12,16 @@ import pytest
 from sqlalchemy import event, exc, text
 from sqlalchemy.util import greenlet_spawn
 
-from forebay import AsyncEngine, AsyncSession, create_async_engine
+from forebay import AsyncSession, create_async_engine
 from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
-
-PID = text("SELECT pg_backend_pid()")
-
-
-async def killed_idle(engine: AsyncEngine, postgres: PostgresServer) -> int:
-    """Have one idle connection in the pool whose session has just been ended by the server; return its process id."""
-    async with engine.connect() as connection:
-        pid = (await connection.execute(PID)).scalar_one()
-    # Twice, so that the statement is prepared and the ROLLBACK answered.
-    async with engine.connect() as connection:
-        await connection.execute(PID)
-    assert postgres.kill_backend(pid)
-    return int(pid)
+from tests.dialects.lost import PID, blind, killed_idle
 
 
 async def pid_of(driver: Any) -> int:
     """Ask a psycopg connection for the process id of its session."""
     cursor = await driver.execute("SELECT pg_backend_pid()")
     return int((await cursor.fetchone())[0])
-
-
-def blind(engine: AsyncEngine) -> None:
-    """Keep the pool from noticing a closed socket at the checkout, so that BEGIN meets it."""
-    pool: Any = engine.sync_engine.pool
-    pool._host.is_dead = lambda entry: False
 
 
 @pytest.mark.parametrize("pre_ping", [False, True])

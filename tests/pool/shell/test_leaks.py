@@ -16,8 +16,6 @@ from tests.pool.shell.fake import World, checked_cores
 
 __all__ = ["checked_cores"]
 
-POOL = "sqlalchemy.pool.impl.AsyncAdaptedQueuePool"
-
 
 def _said(caplog: pytest.LogCaptureFixture) -> list[str]:
     said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
