@@ -1,0 +1,43 @@
+"""What the tests of giving connections up share."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.faults.outside import Outside
+
+
+@pytest.fixture
+def outside(database_url: str, request: pytest.FixtureRequest) -> Outside:
+    """A look from the outside at the server `database_url` leads to."""
+    return Outside(request.getfixturevalue("postgres" if database_url.startswith("postgresql") else "mariadb"))
+
+
+@pytest.fixture(autouse=True)
+def connects_take_a_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have asyncio's connects take as long as over a network.
+
+    On the same machine the request to cancel would sometimes just get out before its connection is dropped.
+    """
+    connect = asyncio.BaseEventLoop.create_connection
+
+    async def create_connection(self: asyncio.BaseEventLoop, *args: Any, **kw: Any) -> Any:
+        await asyncio.sleep(0.03)
+        return await connect(self, *args, **kw)
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "create_connection", create_connection)
+
+
+@pytest.fixture(autouse=True)
+def what_is_lost_is_not_looked_for() -> Iterator[None]:
+    """Collect what a test has lost, so that no later one hears of it; on stock that is much."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
