@@ -24,6 +24,8 @@ Each subclasses what SQLAlchemy raises in the same place, so an ``except`` writt
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import exc
 
 
@@ -104,6 +106,12 @@ class StatementTimeoutError(exc.OperationalError, TimeoutError):
     """
 
     limit_s: float = 0.0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # SQLAlchemy's way to pickle its errors of drivers names the attributes it has. We have one more, and notes.
+        made_from = super().__reduce__()
+        assert isinstance(made_from, tuple)
+        return (*made_from[:2], self.__dict__)
 
 
 class PoolDisposedError(exc.InvalidRequestError):
