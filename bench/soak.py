@@ -90,6 +90,7 @@ async def soak(
                         watch.over = True
                         await watching
                 await see_what_is_left(engine, soaked, server, proxy, before, watch)
+                await callers.fill_the_pool()
                 await callers.come_once_more()
                 await see_what_is_left(engine, soaked, server, proxy, before, watch, idle=SIZE[0])
             await settled(lambda: sockets_to(proxy.port) == 0, 2.0)

@@ -10,12 +10,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
-from sqlalchemy import text
+from sqlalchemy import exc, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bench.pool_faults.traffic import cause_of
 from bench.pool_rows import OURS
-from bench.soaking.record import CALLERS, POOL_TIMEOUT_S, Soaked, told
+from bench.soaking.record import CALLERS, POOL_TIMEOUT_S, SIZE, Soaked, told
+from forebay.pool._core import CoreConfig
 
 __all__ = ["Callers"]
 
@@ -24,6 +25,8 @@ _T = TypeVar("_T")
 #: What a checkout, or an operation that was cancelled, may take beyond its bound, in seconds, on a machine with other
 #: things to do; how late the event loop itself was comes on top.
 _SLACK_S = 1.0
+#: The longest pause between two attempts to connect, in seconds.
+_PAUSE_S = CoreConfig().backoff_cap_s
 #: The longest of an operation: a checkout, one in place of a lost connection for each of three attempts, a fault of the
 #: network, and the reset.
 _OPERATION_S = 4 * POOL_TIMEOUT_S + 2.0
@@ -113,6 +116,27 @@ class Callers:
         for task in self._tasks:
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 raise error
+
+    async def fill_the_pool(self) -> None:
+        """Hold as many connections as the pool may open, all at the same time, then return them.
+
+        Only this brings the pool to a known number of idle connections. Reads alone do not: a connect is begun only
+        while somebody waits for it, and in the pause after a failed one those that are open serve everybody.
+        """
+        most = sum(SIZE)
+        give_up_at = time.monotonic() + _PAUSE_S + most * POOL_TIMEOUT_S
+        async with contextlib.AsyncExitStack() as held:
+            for number in range(most):
+                while True:
+                    try:
+                        connection = await held.enter_async_context(self.engine.connect())
+                        self._right((await connection.execute(text("SELECT 1"))).scalar_one(), 1)
+                    except exc.TimeoutError as error:  # the pause may be longer than a caller's patience
+                        if time.monotonic() < give_up_at:
+                            continue
+                        self.soaked.found.append(f"only {number} of {most} connections can be open: {told(error)}")
+                        return
+                    break
 
     async def come_once_more(self) -> None:
         """Read once each, all at the same time: nothing is broken any more, so all succeed."""
