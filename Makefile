@@ -1,12 +1,18 @@
 # The one entry: `make demo` and `make test` set up all they need. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full test-lowest lint types check format docs simulate conformance bench clean
+.PHONY: help python demo test test-full test-lowest tiers lint types check format docs simulate conformance bench clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 # The newest interpreter found that we support; PYTHON=… overrides.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+# Processes that run tests: one more than there are cores, for a test waits for servers and programs half of its time.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1)))
+# Neighbours stay on one worker, so that most servers of a module start once.
+SPREAD := -n $(WORKERS) --dist worksteal
+# Hundreds of programs are run by the tests. Each compiles every module again when this is set.
+export PYTHONDONTWRITEBYTECODE =
 SEEDS ?= 40
 STEPS ?= 25000
 ARGS ?=
@@ -27,14 +33,21 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable ".[all]" --group dev
 	@touch $@ $(VENV)/.demo
 
+python: ## The Python that is used
+	@echo $(PYTHON)
+
 demo: $(VENV)/.demo ## A storefront under load on an embedded SQLite file (ARGS=URL for another database)
 	$(BIN)/forebay demo $(ARGS)
 
-test: $(VENV)/.dev ## All tests that take minutes; a private PostgreSQL comes with the development packages
-	$(BIN)/pytest -m "not slow" $(ARGS)
+test: $(VENV)/.dev ## The tests that do not depend on the time; a private PostgreSQL comes with the development packages
+	$(BIN)/pytest -m "not slow" $(SPREAD) $(ARGS)
 
-test-full: $(VENV)/.dev ## Every test, the slow ones included
-	$(BIN)/pytest $(ARGS)
+# What races real clocks, servers and networks has the machine to itself.
+test-full: test ## Every test: those of `make test`, then one by one those that are slow or race a clock
+	$(BIN)/pytest -m slow $(ARGS)
+
+tiers: $(VENV)/.dev ## List every test with the command it belongs to, `make test` or `make test-full`
+	@$(BIN)/python -m tests.tiers $(ARGS)
 
 $(VENV)-lowest/.dev: pyproject.toml .ci/lowest.py
 	$(PYTHON) -m venv --clear $(VENV)-lowest
@@ -44,7 +57,7 @@ $(VENV)-lowest/.dev: pyproject.toml .ci/lowest.py
 	@touch $@
 
 test-lowest: $(VENV)-lowest/.dev ## The tests with the oldest versions that pyproject.toml allows
-	$(VENV)-lowest/bin/pytest -m "not slow" --ignore tests/conformance --ignore tests/pool/core --ignore tests/pool/simulation $(ARGS)
+	$(VENV)-lowest/bin/pytest -m "not slow" $(SPREAD) --ignore tests/conformance --ignore tests/pool/core --ignore tests/pool/simulation $(ARGS)
 
 lint: $(VENV)/.dev ## Style and format
 	$(BIN)/ruff check .

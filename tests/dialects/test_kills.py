@@ -42,6 +42,7 @@ async def test_a_thousand_kills_under_read_load_are_seen_by_nobody(
     assert read.done > kills
 
 
+@pytest.mark.slow
 @DRIVERS
 async def test_a_transaction_that_has_read_already_is_its_callers_to_repeat(
     server: PostgresServer, driver: str
@@ -53,6 +54,7 @@ async def test_a_transaction_that_has_read_already_is_its_callers_to_repeat(
     assert set(read.seen) <= {"second"}, f"{read}: {read.classes}"
 
 
+@pytest.mark.slow
 @DRIVERS
 @pytest.mark.parametrize("kills", [40, pytest.param(1000, marks=FULL, id="in full")])
 async def test_kills_under_write_load_lose_no_acknowledged_commit_and_apply_none_twice(
@@ -65,6 +67,7 @@ async def test_kills_under_write_load_lose_no_acknowledged_commit_and_apply_none
     assert written.kept <= written.failed
 
 
+@pytest.mark.slow
 @DRIVERS
 async def test_a_query_that_crashes_the_server_crashes_it_three_times_and_not_again_and_again(
     server: PostgresServer, driver: str

@@ -94,6 +94,7 @@ async def running(engine: AsyncEngine, url: str) -> int:
         await watcher.dispose()
 
 
+@pytest.mark.slow
 async def test_a_statement_that_takes_too_long_is_cancelled_and_the_connection_goes_on(
     engine: AsyncEngine, database_url: str
 ) -> None:
@@ -195,6 +196,7 @@ async def test_a_session_a_flush_and_a_load_keep_to_the_limit(engine: AsyncEngin
         assert (await session.scalars(select(func.count()).select_from(Item))).one() == 1
 
 
+@pytest.mark.slow
 async def test_a_stream_has_the_limit_for_each_batch(engine: AsyncEngine, items: None) -> None:
     """Goal: a long stream of quick batches is none too long. Method: 300 rows, slower reading than the limit."""
     async with engine.begin() as connection:
@@ -210,6 +212,7 @@ async def test_a_stream_has_the_limit_for_each_batch(engine: AsyncEngine, items:
         assert seen == list(range(1, 301))
 
 
+@pytest.mark.slow
 async def test_a_stream_that_does_not_begin_in_time_is_cancelled(engine: AsyncEngine) -> None:
     """Goal: stream() as execute(). Method: the slow statement."""
     async with engine.connect() as connection:
@@ -223,6 +226,7 @@ async def test_a_stream_that_does_not_begin_in_time_is_cancelled(engine: AsyncEn
         assert (await connection.execute(select(literal(1)))).scalar_one() == 1
 
 
+@pytest.mark.slow
 async def test_executemany_is_one_statement(engine: AsyncEngine, items: None) -> None:
     """Goal: a limit for all sets of parameters. Method: 200,000 rows one by one, within 0.05 s."""
     async with engine.connect() as connection:
@@ -266,6 +270,7 @@ async def test_a_limit_inside_of_a_longer_timeout_is_told_as_the_limit(engine: A
     assert task.cancelling() == 0
 
 
+@pytest.mark.slow
 async def test_a_cancellation_at_the_moment_of_the_limit_is_a_cancellation(engine: AsyncEngine) -> None:
     """Goal: neither is lost. Method: cancel around the limit, many times; the connection serves the next one."""
     for hundredths in range(16, 26, 2):
@@ -283,6 +288,7 @@ async def test_a_cancellation_at_the_moment_of_the_limit_is_a_cancellation(engin
         assert (await connection.execute(select(literal(1)))).scalar_one() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver", ["asyncmy", "aiomysql"])
 async def test_a_statement_the_server_cannot_be_asked_to_stop_costs_its_connection_and_no_other(
     mariadb: MariaDBServer, driver: str

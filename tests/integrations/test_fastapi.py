@@ -49,7 +49,7 @@ class Child(Base):
 @pytest.fixture
 async def engine(asyncpg_url: str) -> AsyncIterator[forebay.AsyncEngine]:
     async with forebay.create_async_engine(
-        asyncpg_url, pool_size=2, max_overflow=0, pool_timeout=0.2, pool_max_waiting=2
+        asyncpg_url, pool_size=2, max_overflow=0, pool_timeout=1, pool_max_waiting=2
     ) as engine:
         async with engine.begin() as connection:
             await connection.run_sync(Base.metadata.drop_all)

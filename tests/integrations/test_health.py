@@ -37,6 +37,7 @@ async def test_a_database_that_answers_is_ready(engine: forebay.AsyncEngine) -> 
     assert engine.pool.checkedout() == 0
 
 
+@pytest.mark.slow
 @ON_ALL
 async def test_a_full_pool_is_busy_at_once_and_the_check_does_not_queue(engine: forebay.AsyncEngine) -> None:
     """Goal: load does not look like an outage. Method: the only connection lent; somebody waits; time the check."""
@@ -53,6 +54,7 @@ async def test_a_full_pool_is_busy_at_once_and_the_check_does_not_queue(engine: 
     assert (await readiness.check()).state is State.READY
 
 
+@pytest.mark.slow
 @ON_ALL
 async def test_a_full_pool_that_lends_nothing_any_more_is_down(engine: forebay.AsyncEngine) -> None:
     """Goal: busy is no excuse for ever. Method: no connection lent for longer than `busy_s`."""
@@ -65,6 +67,7 @@ async def test_a_full_pool_that_lends_nothing_any_more_is_down(engine: forebay.A
         assert "every connection is lent" in str(health.error)
 
 
+@pytest.mark.slow
 async def test_a_server_that_is_silent_is_down_within_the_limit(postgres: PostgresServer) -> None:
     """Goal: the orchestrator gets its answer in time. Method: a stalled network, idle connection and fresh one."""
     require("asyncpg")

@@ -48,6 +48,7 @@ def test_each_flavour_starts_and_answers(flavour: Flavour) -> None:
     assert not server.running
 
 
+@pytest.mark.slow
 def test_a_server_starts_in_about_a_second() -> None:
     """Goal: cheap enough for a server per test. Method: the quicker of two starts, with room for a busy machine."""
     require("postgres")
@@ -124,6 +125,7 @@ def test_a_paused_server_keeps_sockets_open_and_answers_after_resuming(private_p
     server.wait_ready(5)
 
 
+@pytest.mark.slow
 def test_a_paused_server_can_be_stopped(private_postgres: PostgresServer) -> None:
     """Goal: no test hangs in its clean-up. Method: pause, then stop, with both kinds of signal."""
     modes: tuple[StopMode, ...] = ("fast", "kill")
@@ -283,6 +285,17 @@ def test_a_port_taken_in_the_meantime_is_replaced() -> None:
 def test_free_ports_are_outside_the_range_for_outgoing_connections() -> None:
     """Goal: nobody is handed our port while the server is down. Method: draw some."""
     assert all(15000 <= free_port() < 32000 for _ in range(50))
+
+
+def test_workers_that_run_tests_side_by_side_are_never_given_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Goal: no server on a port that another worker's test wants free. Method: three workers of pytest-xdist."""
+    monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", "3")
+    given = []
+    for worker in ("gw0", "gw1", "gw2"):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
+        given.append({free_port() for _ in range(100)})
+    assert all(ports <= set(range(15000, 32000)) for ports in given)
+    assert len(set().union(*given)) == sum(map(len, given))
 
 
 def test_programs_in_a_closed_folder_are_copied_for_the_servers_account(tmp_path: Path) -> None:

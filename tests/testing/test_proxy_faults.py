@@ -29,6 +29,7 @@ async def connect(server: PostgresServer, proxy: Proxy | ThreadedProxy) -> async
     return await asyncpg.connect(server.url(via=proxy), ssl=False, command_timeout=10)
 
 
+@pytest.mark.slow
 async def test_latency_is_added_in_each_direction(postgres: PostgresServer) -> None:
     """Goal: a round trip takes twice the latency, hardly more. Method: the quickest of five queries at 20 ms each
     way.
@@ -44,6 +45,7 @@ async def test_latency_is_added_in_each_direction(postgres: PostgresServer) -> N
         await connection.close()
 
 
+@pytest.mark.slow
 async def test_a_threaded_proxy_keeps_latencies_below_a_millisecond(postgres: PostgresServer) -> None:
     """Goal: 0.5 ms means 0.5 ms. Method: the quickest of twenty queries; rounding up to whole ms would give 2 ms."""
     with ThreadedProxy(postgres.host, postgres.port, latency_s=0.0005) as proxy:
@@ -57,6 +59,7 @@ async def test_a_threaded_proxy_keeps_latencies_below_a_millisecond(postgres: Po
         await connection.close()
 
 
+@pytest.mark.slow
 async def test_latencies_of_chunks_overlap(postgres: PostgresServer) -> None:
     """Goal: a wire holds many packets. Method: a reply of 20 MB at 50 ms each way; asyncio reads at most 256 KB at a
     time, so that one latency per chunk would take 4 s.

@@ -122,6 +122,7 @@ async def test_a_server_that_cannot_be_reached_again_is_said_at_once(private_pos
     await engine.dispose()
 
 
+@pytest.mark.slow
 async def test_a_silent_server_is_given_up_after_the_ping_bound_with_pre_ping_only(postgres: PostgresServer) -> None:
     """Goal: late is lost, where the user asked for it. Method: a proxy that stalls for a while."""
     async with Proxy(postgres.host, postgres.port) as proxy:
@@ -141,6 +142,7 @@ async def test_a_silent_server_is_given_up_after_the_ping_bound_with_pre_ping_on
         await engine.dispose()
 
 
+@pytest.mark.slow
 async def test_the_time_a_program_needs_itself_is_not_counted_as_the_servers(postgres: PostgresServer) -> None:
     """What was seen, on psycopg: a connection lost because a statement has 65 536 parameters, and pre-ping.
 
@@ -166,6 +168,7 @@ async def test_the_time_a_program_needs_itself_is_not_counted_as_the_servers(pos
     await engine.dispose()
 
 
+@pytest.mark.slow
 async def test_a_rollback_nobody_waits_for_is_answered_within_the_pools_bound(postgres: PostgresServer) -> None:
     """Goal: `pool_reset_timeout` counts. Method: stall behind a block that was left half a second ago."""
     for bound_s, lost in ((0.4, True), (1.0, False), (5.0, False)):
@@ -264,6 +267,7 @@ async def test_a_connect_that_fails_in_place_of_a_lost_connection_has_the_driver
     postgres.drop_database(name)
 
 
+@pytest.mark.slow
 async def test_connections_killed_at_random_under_read_load_are_noticed_by_nobody(postgres: PostgresServer) -> None:
     """Goal: with pre-ping, readers never see a dead connection. Method: kill 150 at random moments under load."""
     engine = create_async_engine(
@@ -312,6 +316,7 @@ async def test_connections_killed_at_random_under_read_load_are_noticed_by_nobod
     await engine.dispose()
 
 
+@pytest.mark.slow
 async def test_one_lost_connection_after_another_is_bounded_by_one_pool_timeout(postgres: PostgresServer) -> None:
     """What was seen: each of four resends waited for `pool_timeout` anew. Method: every connection is dead on arrival.
 

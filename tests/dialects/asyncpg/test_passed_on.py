@@ -89,6 +89,7 @@ async def test_a_program_that_blocks_its_loop_behind_a_block_does_not_wait_for_i
     await engine.dispose()
 
 
+@pytest.mark.slow
 async def test_who_gets_the_connection_and_does_not_use_it_keeps_no_locks(table: str, postgres: PostgresServer) -> None:
     """Goal: what is held back is sent in a moment, not when the kernel's patience is over. Method: ask for the lock."""
     engine = create_async_engine(table, pool_size=1, max_overflow=0)

@@ -132,6 +132,7 @@ async def test_a_server_that_cannot_be_reached_again_is_said_at_once(
     await engine.dispose()
 
 
+@pytest.mark.slow
 async def test_a_silent_server_is_given_up_after_the_ping_bound_with_pre_ping_only(
     postgres: PostgresServer, mode: str
 ) -> None:
@@ -155,6 +156,7 @@ async def test_a_silent_server_is_given_up_after_the_ping_bound_with_pre_ping_on
         await engine.dispose()
 
 
+@pytest.mark.slow
 async def test_the_time_a_program_needs_itself_is_not_counted_as_the_servers(
     postgres: PostgresServer, mode: str
 ) -> None:
@@ -189,6 +191,7 @@ async def test_the_time_a_program_needs_itself_is_not_counted_as_the_servers(
     await engine.dispose()
 
 
+@pytest.mark.slow
 async def test_a_rollback_nobody_waits_for_is_answered_within_the_pools_bound(
     postgres: PostgresServer, mode: str
 ) -> None:
@@ -214,6 +217,7 @@ async def test_a_rollback_nobody_waits_for_is_answered_within_the_pools_bound(
             await engine.dispose()
 
 
+@pytest.mark.slow
 async def test_connections_killed_at_random_under_read_load_are_noticed_by_nobody(
     postgres: PostgresServer, mode: str
 ) -> None:

@@ -29,6 +29,7 @@ async def drop(engine: AsyncEngine) -> None:
         await connection.execute(text("DROP TABLE t"))
 
 
+@pytest.mark.slow
 async def test_a_cancelled_statement_is_interrupted_and_its_connection_goes_on(
     engine_with: Callable[..., AsyncEngine],
 ) -> None:

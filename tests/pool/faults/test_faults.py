@@ -72,6 +72,7 @@ def test_each_fault_has_its_expectations() -> None:
     assert EXPECTED.keys() == FAULTS.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("driver", "name"),
     [

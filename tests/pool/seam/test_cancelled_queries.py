@@ -21,6 +21,7 @@ QUERY = text("select cast(:token as integer), pg_sleep(:seconds)")
 ASK = text("select cast(:token as integer)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("database_url", "goal"),
     [

@@ -68,6 +68,7 @@ def test_connections_of_a_loop_that_was_closed_end_when_the_engine_is_used_again
     postgres.drop_database(database)
 
 
+@pytest.mark.slow
 def test_a_drain_tells_whether_the_connections_of_other_loops_came_back(asyncpg_url: str) -> None:
     """What was seen: `aclose` said that all were back while another thread's loop had one out, or a loop stood still.
 

@@ -31,6 +31,7 @@ async def test_no_statement_fails_after_all_idle_connections_were_killed(
     assert (shown.statements, shown.failed) == (6, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 async def test_dispose_ends_the_wait_of_callers_and_closes_what_is_out_at_its_return(
     postgres: PostgresServer, driver: str

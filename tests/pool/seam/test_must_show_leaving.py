@@ -21,6 +21,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg", "asyncmy", "aiomysql"])
 async def test_a_block_is_left_within_two_seconds_of_the_stall(driver: str, request: pytest.FixtureRequest) -> None:
     """Goal: no way out of a block hangs, nor loses a connection, cancelled twice, once or not.

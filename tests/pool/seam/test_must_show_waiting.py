@@ -22,6 +22,7 @@ async def test_callers_are_served_in_the_order_they_came(database_url: str) -> N
     assert await order_of_service(OURS, database_url) == "0,1,2,3,4,new"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver", POSTGRES_DRIVERS)
 async def test_every_caller_of_a_server_that_is_down_sees_why_within_a_second(
     postgres: PostgresServer, driver: str
@@ -46,6 +47,7 @@ async def test_a_cold_pool_asks_for_four_connections_at_first_and_never_for_more
     assert shown.in_all <= 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver", POSTGRES_DRIVERS)
 async def test_a_silent_server_is_given_up_when_pool_timeout_says_so(postgres: PostgresServer, driver: str) -> None:
     """Goal: one deadline, the connect included. Method: the proxy accepts and says nothing; pool_timeout=0.4."""
@@ -57,6 +59,7 @@ async def test_a_silent_server_is_given_up_when_pool_timeout_says_so(postgres: P
     assert shown.took_s == pytest.approx(0.4, abs=0.2)
 
 
+@pytest.mark.slow
 async def test_a_connect_outlives_its_impatient_caller_and_serves_the_next(postgres: PostgresServer) -> None:
     """Goal: impatient callers are served in the end. Method: six with 0.25 s each, a connect takes 0.5 s."""
     require("asyncpg")

@@ -175,6 +175,7 @@ def assert_no_password(engine: AsyncEngine, errors: list[BaseException | None]) 
     assert quote(PASSWORD, safe="") not in everything
 
 
+@pytest.mark.slow
 async def test_after_a_failover_the_promoted_standby_serves(
     private_pair: tuple[PostgresServer, PostgresServer],
 ) -> None:
@@ -231,6 +232,7 @@ async def test_after_a_failover_the_promoted_standby_serves(
         await engine.dispose()
 
 
+@pytest.mark.slow
 async def test_after_a_switchover_nobody_is_lent_a_connection_to_the_host_that_became_read_only(
     private_pair: tuple[PostgresServer, PostgresServer],
 ) -> None:
@@ -347,6 +349,7 @@ async def test_a_password_that_several_hosts_refuse_is_not_shown(
         await engine.dispose()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("how", ["refuses", "hangs up"])
 async def test_a_first_host_that_is_down_is_passed_over(postgres: PostgresServer, driver: str, how: str) -> None:
@@ -365,6 +368,7 @@ async def test_a_first_host_that_is_down_is_passed_over(postgres: PostgresServer
         await engine.dispose()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [{}, {"connect_timeout": "2"}], ids=["by itself", "connect_timeout=2"])
 async def test_a_first_host_that_says_nothing_is_passed_over(postgres: PostgresServer, words: dict[str, str]) -> None:
     """Goal: the second host serves within the time for a connect. Method: a first host that accepts and is silent.

@@ -50,6 +50,7 @@ async def _misadventures(engine: AsyncEngine, seed: int, until: float) -> int:
     return answered
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 async def test_threads_do_not_disturb_each_other(postgres: PostgresServer, driver: str) -> None:
     """Goal: no error but one's own, no more connections than the limit. Method: three threads, 1.5 s, limit four."""
@@ -92,6 +93,7 @@ async def test_threads_do_not_disturb_each_other(postgres: PostgresServer, drive
     await asyncio.to_thread(postgres.drop_database, database)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("uvloop") is None, reason="the package uvloop is not installed")
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 def test_uvloop_serves_as_well(postgres: PostgresServer, driver: str) -> None:

@@ -11,6 +11,7 @@ import atexit
 import os
 import pwd
 import random
+import re
 import shutil
 import signal
 import socket
@@ -18,7 +19,7 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Protocol, Self
@@ -33,6 +34,9 @@ StopMode = Literal["fast", "immediate", "kill"]
 
 # Below the range Linux hands out for outgoing connections, so that nobody is given our port while the server is down.
 _PORTS = range(15000, 32000)
+
+# A generator of its own: a program that seeds the common one would be given the same ports again and again.
+_chance = random.Random()
 
 
 class ServerError(RuntimeError):
@@ -56,11 +60,14 @@ class Endpoint(Protocol):
 def free_port(host: str = "127.0.0.1") -> int:
     """Return a port nobody listens on now, outside the range for outgoing connections.
 
+    The workers of pytest-xdist have ports of their own each, so that none is given to two of them.
+
     Raises:
         ServerError: no free port was found in 200 random tries.
     """
+    ports = _ports_of_worker(os.environ)
     for _ in range(200):
-        port = random.choice(_PORTS)
+        port = _chance.choice(ports)
         with socket.socket() as probe:
             try:
                 probe.bind((host, port))
@@ -68,6 +75,14 @@ def free_port(host: str = "127.0.0.1") -> int:
                 continue
             return port
     raise ServerError(f"no free port on {host} between {_PORTS.start} and {_PORTS.stop}")
+
+
+def _ports_of_worker(environment: Mapping[str, str]) -> range:
+    worker = re.fullmatch(r"gw(\d+)", environment.get("PYTEST_XDIST_WORKER", ""))
+    if worker is None:
+        return _PORTS
+    workers = int(environment.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return _PORTS[int(worker[1]) % workers :: workers]
 
 
 def unprivileged_user(*preferred: str) -> pwd.struct_passwd | None:
