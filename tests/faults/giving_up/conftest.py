@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.faults.losses import what_is_lost_is_not_looked_for
 from tests.faults.outside import Outside
+
+__all__ = ["connects_take_a_round_trip", "outside", "what_is_lost_is_not_looked_for"]
 
 
 @pytest.fixture
@@ -32,12 +32,3 @@ def connects_take_a_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
         return await connect(self, *args, **kw)
 
     monkeypatch.setattr(asyncio.BaseEventLoop, "create_connection", create_connection)
-
-
-@pytest.fixture(autouse=True)
-def what_is_lost_is_not_looked_for() -> Iterator[None]:
-    """Collect what a test has lost, so that no later one hears of it; on stock that is much."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        gc.collect()

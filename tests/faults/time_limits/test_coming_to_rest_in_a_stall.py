@@ -1,0 +1,49 @@
+"""A query that was given up leaves a healthy connection; a stall of the loop right after it must not cost that.
+
+Goal: the bound of bringing a connection to rest looks whether the answer is there.
+
+Method: a query is cancelled, and the loop is blocked while its connection is brought to rest, for longer than the
+bound. The next block must have the same connection. Stock drops the connection in any case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from types import ModuleType
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+
+from tests.faults.marks import SIDE, not_yet
+from tests.faults.slow_sqlite import SlowSqlite
+
+dropped = not_yet("the bound passes during the stall, and the connection is dropped")
+
+
+async def run(engine: Any, statement: str) -> None:
+    async with engine.connect() as connection:
+        await connection.execute(text(statement))
+
+
+@dropped
+@pytest.mark.parametrize("database_url", ["aiosqlite"], indirect=True)
+async def test_stall_after_a_cancelled_query_on_a_file_costs_the_connection(sa: ModuleType, database_url: str) -> None:
+    engine = sa.create_async_engine(database_url, **({} if SIDE == "stock" else {"pool_reset_timeout": 0.1}))
+    opened: list[Any] = []
+    event.listen(engine.sync_engine, "connect", lambda connection, _: opened.append(connection))
+    slow = SlowSqlite(engine)
+    task = asyncio.create_task(run(engine, slow.sql))
+    await slow.until_begun()
+    task.cancel()
+    if SIDE == "stock":
+        slow.end()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    time.sleep(0.4)
+    slow.end()
+    await run(engine, "select 1")
+    await engine.dispose()
+    assert len(opened) == 1
