@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from sqlalchemy.ext import asyncio as stock
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -126,12 +127,14 @@ async def _close_bounded(close: Any) -> None:
 
 
 def _progress(quiet: bool) -> Progress:
+    # Rich 13.0 ends a bar that is not shown with an empty line, too.
+    console = Console(quiet=True) if quiet else stderr()
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(),
-        console=stderr(),
+        console=console,
         disable=quiet,
         transient=True,
         # Drawn by a thread that competes with what is measured: seldom, and for all contenders alike.

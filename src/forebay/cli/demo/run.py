@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from forebay.cli._engine import AsyncSession, async_sessionmaker
@@ -120,12 +121,14 @@ def _one_connection() -> dict[str, Any]:
 
 
 def _progress(quiet: bool) -> Progress:
+    # Rich 13.0 ends a bar that is not shown with an empty line, too.
+    console = Console(quiet=True) if quiet else stderr()
     return Progress(
         TextColumn("{task.description:<14}"),
         BarColumn(),
         TextColumn("{task.completed:,.0f} of {task.total:,.0f} {task.fields[unit]}"),
         TimeElapsedColumn(),
-        console=stderr(),
+        console=console,
         disable=quiet,
         refresh_per_second=5,
     )
