@@ -29,7 +29,7 @@ def forebay() -> Run:
             [sys.executable, *program, *arguments],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
             env=environment(columns),
             check=False,
         )

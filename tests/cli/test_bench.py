@@ -27,6 +27,7 @@ from forebay.testing.servers.postgres import PostgresServer
 from .conftest import Run
 
 
+@pytest.mark.slow
 def test_it_compares_the_three_on_every_operation_and_reports_json(forebay: Run) -> None:
     """Goal: one command, figures machines can read. Method: the shortest run there is, on a file of its own."""
     done = forebay("bench", "--json", "--seconds", "0.1")

@@ -86,7 +86,7 @@ def test_a_driver_that_is_not_installed_is_named_with_its_extra(url: str, extra:
         f"try: parse_database({url!r})\n"
         "except CliError as error: print(error)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
     assert f"forebay[{extra}]" in done.stdout
     assert driver in done.stdout
     assert "s3cr3t" not in done.stdout

@@ -145,7 +145,7 @@ def test_interrupted_it_removes_its_tables_and_says_so(
         wait_for_orders(file, rows)
         running.send_signal(number)
         running.send_signal(number)
-        stdout, stderr = running.communicate(timeout=30)
+        stdout, stderr = running.communicate(timeout=100)
     finally:
         running.kill()
         running.wait()
@@ -158,7 +158,7 @@ def test_interrupted_it_removes_its_tables_and_says_so(
 
 def wait_for_orders(path: Path, rows: int) -> None:
     """Wait until the demo that runs in another process has loaded this many orders."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         with closing(sqlite3.connect(path, timeout=10)) as connection:
             try:
@@ -193,6 +193,7 @@ def test_a_refused_password_is_one_line_and_the_password_is_nowhere(forebay: Run
             assert spelled not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_is_reported_with_what_stays_behind(private_postgres: PostgresServer) -> None:
     """Goal: the truth in one line, also in the worst case. Method: stop the server in the middle of the traffic."""
     arguments = ["demo", private_postgres.url("asyncpg"), "--seconds", "1", "--orders", "300"]
@@ -201,13 +202,13 @@ def test_a_server_that_goes_away_is_reported_with_what_stays_behind(private_post
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(),
     )  # fmt: skip
     try:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         seen = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'INSERT INTO forebay_demo_sales%'"
         while private_postgres.query(seen) == [(0,)]:
             assert time.monotonic() < end
             time.sleep(0.05)
         private_postgres.stop("immediate")
-        stdout, stderr = running.communicate(timeout=60)
+        stdout, stderr = running.communicate(timeout=100)
     finally:
         running.kill()
         running.wait()

@@ -17,7 +17,7 @@ def piped(text: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         input=text,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         env=environment(120),
         check=False,
     )

@@ -36,7 +36,7 @@ def lazy(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "forebay.cli", "lazy", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         cwd=folder,
         env=environment(120),
         check=False,

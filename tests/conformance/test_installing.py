@@ -39,7 +39,7 @@ def test_every_async_dialect_is_ours_and_a_synchronous_one_is_not(driver: str, u
         [sys.executable, "-c", _PROGRAM.format(url=url)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
         cwd=Path(__file__).parents[2],
     )

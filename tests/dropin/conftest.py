@@ -21,7 +21,7 @@ def script() -> Script:
             [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
             check=False,
         )
         assert done.returncode == 0, done.stderr

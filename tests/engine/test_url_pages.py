@@ -35,7 +35,7 @@ def test_the_python_of_a_page_runs(name: str, postgres: PostgresServer, tmp_path
         [sys.executable, "-W", "error", "-c", code],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         cwd=tmp_path,
         env=environment | {"DATABASE_URL": postgres.url("asyncpg")},
         check=False,
@@ -70,7 +70,7 @@ def test_an_example_runs_with_the_url_of_a_platform(script: str, says: str, post
         [sys.executable, "-W", "error", str(PAGES.parents[1] / "examples" / "everyday_kit" / script)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         env=environment | {"DATABASE_URL": url},
         check=False,
     )

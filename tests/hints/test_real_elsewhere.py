@@ -194,7 +194,7 @@ def test_a_driver_that_is_not_installed(recognised: Recognise, monkeypatch: pyte
             f"from {module} import create_async_engine\n"
             "create_async_engine('postgresql+asyncpg://app@localhost/shop')\n"
         )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False)
         assert done.returncode == 1
         assert "driver-not-installed" in {each.hint.code for each in explain(done.stderr)}, done.stderr
 
@@ -256,5 +256,5 @@ def test_a_task_forgotten_at_the_end() -> None:
         "del task, loop\n"
         "import gc; gc.collect()\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False)
     assert "task-destroyed" in {each.hint.code for each in explain(done.stderr)}, done.stderr

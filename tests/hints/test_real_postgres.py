@@ -307,7 +307,7 @@ def test_two_loops_on_sqlalchemys_own_engine(postgres: PostgresServer, closed: b
         [sys.executable, "-c", code, postgres.url("asyncpg"), "closed" if closed else "open"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 1

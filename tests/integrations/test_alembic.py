@@ -156,7 +156,7 @@ async def test_a_lock_that_is_never_free_ends_in_an_error_that_names_the_holder(
         assert await lock.take()
         pid = (await connection.execute(text("SELECT pg_backend_pid()"))).scalar()
         with upgrading(project, url) as program:
-            assert await asyncio.to_thread(program.wait, 30) != 0
+            assert await asyncio.to_thread(program.wait, 60) != 0
             assert f"Another migrator (server process {pid})" in program.output()
             assert "Traceback" not in program.output()
         # Looking only needs no lock.
@@ -176,7 +176,7 @@ async def test_on_sqlite_a_lock_that_is_never_free_ends_in_an_error_too(project:
     with contextlib.closing(sqlite3.connect(tmp_path / "locked.sqlite-migrating", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         with upgrading(project, url) as program:
-            assert await asyncio.to_thread(program.wait, 30) != 0
+            assert await asyncio.to_thread(program.wait, 60) != 0
             assert "Another migrator has worked on this database for 0.3 s" in program.output()
             assert "Traceback" not in program.output()
         async with forebay.create_async_engine(url) as engine, engine.begin() as connection:
@@ -260,7 +260,7 @@ def test_a_program_calls_alembic_with_and_without_a_running_loop(
         env={"DATABASE_URL": url, "PATH": ""},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -290,7 +290,7 @@ def test_a_program_can_pass_its_own_connection(project: Path, url: str) -> None:
         cwd=project,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -177,7 +177,7 @@ def test_within_a_running_loop_it_says_so_and_leaves_no_coroutine_behind() -> No
 
 def _script(code: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -54,7 +54,7 @@ def run_python(tmp_path: Path) -> Callable[..., str]:
             [sys.executable, "-W", "error", str(file)],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
             check=False,
             cwd=tmp_path,
             env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(tmp_path), **environment},

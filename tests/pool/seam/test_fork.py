@@ -55,7 +55,7 @@ def test_a_forked_child_works_and_the_parents_connection_is_untouched(postgres: 
         [sys.executable, "-W", "error", "-c", SCRIPT, postgres.url(driver)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

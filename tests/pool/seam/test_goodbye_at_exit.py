@@ -54,7 +54,7 @@ def test_a_process_that_ends_leaves_no_session_and_no_complaint(
         [sys.executable, "-c", SCRIPT.format(ending=last, run=run), postgres.url(driver, database=database)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -68,6 +68,7 @@ async def test_a_connect_outlives_its_impatient_caller_and_serves_the_next(postg
     assert shown.connects <= 5
 
 
+@pytest.mark.slow
 async def test_ten_thousand_tasks_share_ten_connections(asyncpg_url: str) -> None:
     """Goal: many waiters work like few. Method: 10 000 tasks, one query each, no more than ten connects."""
     async with OURS.engine(asyncpg_url, pool_size=10, max_overflow=0, pool_timeout=100) as engine:

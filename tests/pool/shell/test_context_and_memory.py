@@ -7,6 +7,7 @@ import contextvars
 import gc
 from typing import Any
 
+import pytest
 from sqlalchemy import event, text
 
 from forebay.pool._core import Waiter
@@ -104,6 +105,7 @@ def test_a_connect_leaves_the_callers_context_as_it_was() -> None:
     run_virtual(scenario())
 
 
+@pytest.mark.slow
 def test_ten_thousand_cancelled_callers_leave_nothing() -> None:
     """Goal: a storm of impatient callers costs no memory. Method: count what is left of them, ours and the loop's."""
 
