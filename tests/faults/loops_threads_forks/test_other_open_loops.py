@@ -1,0 +1,183 @@
+"""Several event loops in one thread, taking turns: one for fixtures and one for tests, for example.
+
+Goal: a loop that stands still, or was closed, keeps no place of the pool from the one that runs. Method: loops run by
+`run_until_complete`, a pool as small as can be, and the statement that needs the other loop's place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from tests.faults.marks import not_yet
+
+STANDS = not_yet("an idle connection of a loop that stands still keeps its place: PoolTimeoutError")
+CLOSED = not_yet("what a loop held that was closed by hand is not free for a loop the pool knew before")
+#: For what is served at once where it is served: a bound for a machine under load, and what a failure costs.
+PATIENCE_S = 1.0
+
+
+@contextlib.contextmanager
+def _loops(*engines: Any) -> Iterator[tuple[asyncio.AbstractEventLoop, asyncio.AbstractEventLoop]]:
+    loops = asyncio.new_event_loop(), asyncio.new_event_loop()
+    try:
+        yield loops
+    finally:
+        for loop in loops:
+            if not loop.is_closed():
+                with contextlib.suppress(Exception):  # SQLAlchemy's pool closes what belongs to the other loop
+                    loop.run_until_complete(engines[0].dispose())
+                loop.run_until_complete(loop.shutdown_asyncgens())
+                loop.close()
+
+
+async def _use(engine: Any) -> Any:
+    async with engine.connect() as connection:
+        return await connection.scalar(text("SELECT 7"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "database_url",
+    [pytest.param(name, marks=STANDS) for name in ("asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite")],
+    indirect=True,
+)
+def test_an_idle_connection_of_another_open_loop_keeps_the_place(sa: ModuleType, database_url: str) -> None:
+    """Case 13: pytest's loop for the session's fixtures and one for each test."""
+    engine = sa.create_async_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=PATIENCE_S)
+    with _loops(engine) as (of_session, of_test):
+        for loop in (of_session, of_test, of_session, of_test):
+            assert loop.run_until_complete(_use(engine)) == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("database_url", [pytest.param("asyncpg", marks=STANDS)], indirect=True)
+def test_a_good_bye_of_a_loop_that_stands_still_keeps_the_place(sa: ModuleType, database_url: str) -> None:
+    """The loop stops in the very moment in which a connection beyond `pool_size` is given back."""
+    engine = sa.create_async_engine(database_url, pool_size=1, max_overflow=1, pool_timeout=PATIENCE_S)
+
+    async def use_two() -> None:
+        async with engine.connect() as one, engine.connect() as two:
+            assert await one.scalar(text("SELECT 7")) == await two.scalar(text("SELECT 7"))
+
+    with _loops(engine) as (first, second):
+        first.run_until_complete(use_two())
+        second.run_until_complete(use_two())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "database_url", [pytest.param(name, marks=CLOSED) for name in ("asyncpg", "psycopg", "aiosqlite")], indirect=True
+)
+def test_a_loop_closed_by_hand_keeps_its_places(sa: ModuleType, database_url: str) -> None:
+    """Both loops have used the engine; one is closed, and the other one needs all of the pool."""
+    engine = sa.create_async_engine(database_url, pool_size=2, max_overflow=0, pool_timeout=PATIENCE_S)
+
+    async def use_two() -> None:
+        async with engine.connect() as one, engine.connect() as two:
+            assert await one.scalar(text("SELECT 7")) == await two.scalar(text("SELECT 7"))
+
+    with _loops(engine) as (closed, alive):
+        alive.run_until_complete(_use(engine))
+        closed.run_until_complete(_use(engine))
+        closed.close()
+        alive.run_until_complete(use_two())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "database_url",
+    [
+        pytest.param(name, marks=not_yet("a first connect on a loop that stands still keeps everybody from connecting"))
+        for name in ("asyncpg", "psycopg", "aiosqlite")
+    ],
+    indirect=True,
+)
+def test_a_first_connect_on_a_loop_that_stands_still_keeps_others_from_connecting(
+    sa: ModuleType, database_url: str
+) -> None:
+    """A `connect` listener waits for something on the one loop; the other one has nothing to do with it."""
+    from sqlalchemy import event
+
+    engine = sa.create_async_engine(database_url, pool_size=2, max_overflow=0, pool_timeout=PATIENCE_S)
+    with _loops(engine) as (stands, runs):
+        reached, release, turns = asyncio.Event(), asyncio.Event(), iter([True])
+
+        @event.listens_for(engine.sync_engine, "connect")
+        def set_up(dbapi_connection: Any, record: Any) -> None:
+            async def wait(_driver: Any) -> None:
+                reached.set()
+                await release.wait()
+
+            if next(turns, False):
+                dbapi_connection.run_async(wait)
+
+        waiting = stands.create_task(_use(engine))
+        stands.run_until_complete(reached.wait())
+        try:
+            assert runs.run_until_complete(_use(engine)) == 7
+        finally:
+            release.set()
+            stands.run_until_complete(asyncio.wait({waiting}))
+            waiting.exception()
+
+
+@pytest.mark.parametrize(
+    "database_url",
+    [
+        pytest.param(name, marks=not_yet("an outage that two connections show sweeps the other loop twice"))
+        for name in ("asyncpg", "psycopg")
+    ],
+    indirect=True,
+)
+def test_one_outage_sweeps_the_other_loops_connections_again_and_again(sa: ModuleType, database_url: str) -> None:
+    """What the other loop has opened since the first of them failed is as good as new, and is kept."""
+    from sqlalchemy import exc
+
+    from tests.faults.events_and_numbers.recording import end_session
+
+    engine = sa.create_async_engine(database_url)
+
+    async def opened() -> Any:
+        connection = await engine.connect()
+        return connection, await connection.scalar(text("SELECT pg_backend_pid()"))
+
+    async def fails(connection: Any) -> None:
+        with pytest.raises(exc.DBAPIError):
+            await connection.scalar(text("SELECT 7"))
+        await connection.close()
+
+    async def backend() -> Any:
+        async with engine.connect() as connection:
+            return await connection.scalar(text("SELECT pg_backend_pid()"))
+
+    with _loops(engine) as (first, second):
+        one, pid_of_one = first.run_until_complete(opened())
+        two, pid_of_two = first.run_until_complete(opened())
+        before = second.run_until_complete(backend())
+        for pid in (pid_of_one, pid_of_two):
+            first.run_until_complete(end_session(database_url, pid))
+        first.run_until_complete(fails(one))
+        since = second.run_until_complete(backend())
+        first.run_until_complete(fails(two))
+        after = second.run_until_complete(backend())
+    assert before != since
+    assert after == since
+
+
+@pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite"], indirect=True)
+def test_a_loop_run_again_after_standing_goes_on(sa: ModuleType, database_url: str) -> None:
+    """A statement is under way while its loop stands; another loop works meanwhile."""
+    engine = sa.create_async_engine(database_url, pool_size=2, max_overflow=0)
+    with _loops(engine) as (stands, runs):
+        begun = stands.create_task(_use(engine))
+        stands.run_until_complete(asyncio.sleep(0))
+        assert runs.run_until_complete(_use(engine)) == 7
+        assert stands.run_until_complete(begun) == 7
+        assert stands.run_until_complete(_use(engine)) == 7
