@@ -135,17 +135,19 @@ class Conversation:
         if not self.replies.framed:
             self.deliver(len(self.stream))
         if not self.replies.framed:
-            # It declines to judge what it saw last. A query of the driver's makes that good, its end in one piece.
+            # It is lost, and knows its place again behind a reply that the driver has read to its end.
+            self.replies.asked(ready=True)
             self.plan.append("driver")
-            self.stream += READY
-            self.deliver(len(self.stream), most=len(READY))
+            self.stream += message(b"C", b"SELECT 1\0") + READY
+            self.deliver(len(self.stream))
+            self.replies.answered()
         assert self.replies.framed
 
-    def deliver(self, end: int, most: int | None = None) -> None:
-        """Deliver the stream up to ``end``, in pieces of ``most`` bytes, or of any size."""
+    def deliver(self, end: int) -> None:
+        """Deliver the stream up to ``end``, in pieces of any size."""
         any_up_to = self.chance.choice((1, 5, 12, 40, 5000, 5000))
         while self.delivered < end:
-            size = min(most or self.chance.randint(1, any_up_to), end - self.delivered)
+            size = min(self.chance.randint(1, any_up_to), end - self.delivered)
             piece = bytes(self.stream[self.delivered : self.delivered + size])
             self.delivered += size
             if self.replies.pending:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Awaitable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from forebay._sqlalchemy.pool_entry import Record
 
 __all__ = ["AsyncpgConnection"]
+
+_T = TypeVar("_T")
 
 _PID_MAX = 4_194_304
 _TERMINATE = b"X\x00\x00\x00\x04"
@@ -82,23 +84,42 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             return
         connection: Any = self._connection
         rider = self._rider
-        if rider is not None and rider.can_send and connection._top_xact is None:
+        if (
+            rider is not None
+            and rider.can_send
+            and connection._top_xact is None
             # What asyncpg believes counts only if it has seen the latest; if not, that was a ROLLBACK of ours.
-            if not (rider.told and connection.is_in_transaction()):
-                bound_s = ping_bound_s(self._record) if self._first and self._record is not None else None
-                rider.begin(begin_sql(self.isolation_level, self.readonly, self.deferrable), bound_s)
-                self.owes_ping = False
-                self._transaction = RiddenTransaction(connection, self.isolation_level, self.readonly, self.deferrable)
-                self.plain = True
-                return
-        elif rider is not None and not rider.told:
-            await connection._protocol.query("SELECT", None)
+            and not (rider.told and connection.is_in_transaction())
+        ):
+            bound_s = ping_bound_s(self._record) if self._first and self._record is not None else None
+            rider.begin(begin_sql(self.isolation_level, self.readonly, self.deferrable), bound_s)
+            self.owes_ping = False
+            self._transaction = RiddenTransaction(connection, self.isolation_level, self.readonly, self.deferrable)
+            self.plain = True
+            return
+        await self.let_asyncpg_know()
         self.plain = False
         transaction = connection.transaction(
             isolation=self.isolation_level, readonly=self.readonly, deferrable=self.deferrable
         )
-        await transaction.start()
+        await self.finished(transaction.start())
         self._transaction = transaction
+
+    async def finished(self, operation: Awaitable[_T]) -> _T:
+        """Await an operation of asyncpg's that the server ends with a ReadyForQuery; return what it returns.
+
+        Raises:
+            BaseException: What it raises.
+
+        Cancellation: as of ``operation``.
+        """
+        rider = self._rider
+        if rider is None:
+            return await operation
+        asked = rider.asked
+        result = await operation
+        rider.answered(asked)
+        return result
 
     def failed(self, began: bool, error: BaseException) -> LostEarly | None:
         """Take note that a statement failed; return what to raise if it may be sent again on another connection.
@@ -120,6 +141,8 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             and self._first
             and self.isolation_level != "autocommit"
             and self._connection.is_closed()
+            # Something that is no PostgreSQL answered: what it did with BEGIN is not known.
+            and (rider is None or rider.fault is None)
             and isinstance(error, Exception)
         ):
             begun = self._transaction is not None and not (rider is not None and rider.begin_unanswered)
@@ -154,7 +177,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     async def _end_and_forget(self, how: Any) -> None:
         # Outside of a greenlet this body never runs, and the transaction stays as it is.
         try:
-            await how()
+            await self.finished(how())
         finally:
             self._transaction = None
             self.plain = False
@@ -278,17 +301,32 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         self._note_use()
         transaction = self._transaction
         if self._rider is not None and not connection.is_closed():
-            self.tell_the_truth()
+            if not self.tell_the_truth() and in_greenlet():
+                # Errors: the user will meet them again. One says that asyncpg is busy, and about to know by itself.
+                with contextlib.suppress(Exception):
+                    await_(self.let_asyncpg_know())
             if isinstance(transaction, RiddenTransaction) and transaction.is_open:
                 connection._top_xact = transaction
         return connection
 
-    def tell_the_truth(self) -> None:
-        """Make asyncpg believe what is true of the transaction."""
+    def tell_the_truth(self) -> bool:
+        """Make asyncpg believe what is true of the transaction, without a query; return whether it does."""
         rider = self._rider
         # While BEGIN waits for a write to ride on, asyncpg's last word from the server is true, and out of date.
         if rider is not None and (rider.begin_is_held or not rider.told):
-            rider.tell(in_transaction=self._transaction is not None)
+            return rider.tell(in_transaction=self._transaction is not None)
+        return True
+
+    async def let_asyncpg_know(self) -> None:
+        """Make asyncpg believe what is true of the transaction; if it must be, by a query.
+
+        Raises:
+            Exception: asyncpg is busy, or the connection is lost.
+
+        Cancellation: as of any query.
+        """
+        if not self.tell_the_truth():
+            await self.finished(self._connection._protocol.query("SELECT", None))  # type: ignore[attr-defined]
 
     @contextlib.contextmanager
     def known_to_asyncpg(self) -> Iterator[None]:
@@ -357,10 +395,10 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             await connection.fetchrow(";")
             return
         # Two simple queries: nothing a pooler in transaction mode could come between.
-        self.tell_the_truth()
+        await self.let_asyncpg_know()
         transaction = connection.transaction()
-        await transaction.start()
-        await transaction.rollback()
+        await self.finished(transaction.start())
+        await self.finished(transaction.rollback())
 
     def peer_closed(self) -> bool:
         """Tell, without a query, whether the connection is known to be dead."""
@@ -403,7 +441,9 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         untold = self._rider is not None and not self._rider.told
         rollback = "ROLLBACK; " if untold or connection.is_in_transaction() else ""
         pid = int(connection.get_server_pid())
-        status = await connection.execute(f"{rollback}SELECT 1 WHERE pg_catalog.pg_backend_pid() = {pid}")
+        status = await self.finished(
+            connection.execute(f"{rollback}SELECT 1 WHERE pg_catalog.pg_backend_pid() = {pid}")
+        )
         # Behind a pooler a cancel request may still be on its way to whichever query runs next on that server
         # connection.
         if status != "SELECT 1":

@@ -134,7 +134,7 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
                 self._failed(error, began)
 
     async def _fetch(self, prepared: Any, parameters: Sequence[Any]) -> None:
-        self._rows = deque(await prepared.fetch(*parameters))
+        self._rows = deque(await self._adapt_connection.finished(prepared.fetch(*parameters)))
         counted = _COUNTED.match(prepared.get_statusmsg() or "")
         self.rowcount = int(counted.group(1)) if counted else -1
 
@@ -150,8 +150,8 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
                 adapted.plain = False
                 # When a set of parameters turns out wrong in mid-stream, asyncpg ends what it takes for an implicit
                 # transaction.
-                adapted.tell_the_truth()
-                await self._send_all(operation, _Rows(seq_of_parameters))
+                await adapted.let_asyncpg_know()
+                await adapted.finished(self._send_all(operation, _Rows(seq_of_parameters)))
             except BaseException as error:
                 self._failed(error, began)
 
@@ -216,12 +216,13 @@ class AsyncpgServerSideCursor(BatchReading, AsyncpgCursor):
         self._rows.clear()
 
     async def _fetch(self, prepared: Any, parameters: Sequence[Any]) -> None:
-        self._adapt_connection.tell_the_truth()
+        adapted: AsyncpgConnection = self._adapt_connection
+        await adapted.let_asyncpg_know()
         first = self._at_least(1)
         self._cursor = prepared.cursor(*parameters, prefetch=first).__aiter__()
         # Bind and the first batch in one; asyncpg's own cursor waits for each.
-        with self._adapt_connection.known_to_asyncpg():
-            self._rows = deque(await self._cursor._bind_exec(first, None))
+        with adapted.known_to_asyncpg():
+            self._rows = deque(await adapted.finished(self._cursor._bind_exec(first, None)))
         self._ended = self._cursor._exhausted
         self.rowcount = -1
 
@@ -232,7 +233,7 @@ class AsyncpgServerSideCursor(BatchReading, AsyncpgCursor):
             try:
                 # The protocol's word for all rows is 0.
                 with adapted.known_to_asyncpg():
-                    self._rows.extend(await cursor._exec(rows or 0, None))
+                    self._rows.extend(await adapted.finished(cursor._exec(rows or 0, None)))
                 self._ended = cursor._exhausted
             except BaseException as error:
                 self._failed(error, False)

@@ -37,6 +37,10 @@ def _message(kind: bytes, body: bytes) -> bytes:
 
 _BIND_EXECUTE_FLUSH = _message(b"B", b"\0" * 8) + _message(b"E", b"\0" * 5) + _message(b"H", b"")
 _ROLLBACK = _message(b"Q", b"ROLLBACK\0")
+# What asyncpg writes ends in Sync, answered in the end by ReadyForQuery, or in Flush, answered without one; or it is a
+# simple query, which is answered like Sync.
+_SYNC, _FLUSH = _message(b"S", b""), _message(b"H", b"")
+_QUERY = b"Q"
 
 _begins: dict[str, bytes] = {}
 
@@ -52,12 +56,14 @@ class Rider(asyncio.Protocol):
     """Stands between the transport and asyncpg's protocol of one connection.
 
     Attributes:
+        asked: How often a ReadyForQuery was asked for, by asyncpg or by us. Data of a COPY may look as if it asked.
         late: The server was given up because BEGIN was not answered within its bound.
         fault: What was wrong with the server's replies, if something was.
     """
 
     __slots__ = (
         "_begin",
+        "_begun_at",
         "_bound_s",
         "_connection",
         "_held_by_kernel",
@@ -68,17 +74,22 @@ class Rider(asyncio.Protocol):
         "_transport",
         "_watchdog",
         "_write",
+        "asked",
         "fault",
         "late",
         "replies",
     )
 
     def __init__(self, connection: Any, loop: asyncio.AbstractEventLoop) -> None:
-        self.replies = Replies()
-        self.late = False
-        self.fault: ReplyError | None = None
         self._connection = connection
         self._inner: Any = connection._protocol
+        # Whoever opened it may have given up a query of its own. In all other cases asyncpg has read what it asked for.
+        self.replies = Replies(lost=self._inner._is_cancelling())
+        self.asked = 0
+        # What that was when the last BEGIN was sent.
+        self._begun_at = 0
+        self.late = False
+        self.fault: ReplyError | None = None
         self._transport: Any = connection._transport
         self._loop = loop
         self._write: Any = self._transport.write
@@ -142,6 +153,7 @@ class Rider(asyncio.Protocol):
                 Where the kernel can, it sends both as one packet.
         """
         self.replies.rollback_sent()
+        self.asked += 1
         self._rollback_at = self._loop.time()
         if not (passed_on and self._send_with_next(_ROLLBACK)):
             self._write(_ROLLBACK)
@@ -172,6 +184,17 @@ class Rider(asyncio.Protocol):
                 # Said again, it sends what is held.
                 self._transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
+    def answered(self, asked: int) -> None:
+        """Take note that an operation of asyncpg's that ends with a ReadyForQuery has come to its end.
+
+        Args:
+            asked: What :attr:`asked` was before it.
+        """
+        # If more than that was asked for, what came last may be part of another answer; and a BEGIN that went out
+        # behind it has not been answered by it.
+        if self.asked == asked + 1 and self._begun_at <= asked:
+            self.replies.answered()
+
     def overdue(self, bound_s: float) -> bool:
         """Tell whether a ROLLBACK was sent more than ``bound_s`` seconds ago and is not answered."""
         return (
@@ -180,18 +203,24 @@ class Rider(asyncio.Protocol):
             and self._loop.time() - self._rollback_at > bound_s
         )
 
-    def tell(self, *, in_transaction: bool) -> None:
+    def tell(self, *, in_transaction: bool) -> bool:
         """Make asyncpg believe what is true of the transaction, without asking the server.
 
         asyncpg learns it from the ReadyForQuery that ends a query, and nowhere else. So it is let send a query that
-        goes nowhere, and given the answer. Does nothing while asyncpg is busy: it is about to learn it by itself.
+        goes nowhere, and given the answer.
+
+        Returns:
+            Whether that was possible. Not while asyncpg is busy, a query that was given up included: it is about to
+            learn it by itself. And not where it may have part of a message already: the answer would become part of it.
         """
+        if not self.replies.between or self._inner._is_cancelling():
+            return False
         question = self._inner.query("SELECT", None)
         self._mute = True
         try:
             waiter = question.send(None)
         except Exception:
-            return  # another operation is in progress, or the connection is closed
+            return False  # another operation is in progress, or the connection is closed
         finally:
             self._mute = False
         # It would run later, and stop the timeout of the operation that is under way then.
@@ -200,6 +229,7 @@ class Rider(asyncio.Protocol):
         self._inner.data_received(_message(b"C", b"SELECT\0") + _message(b"Z", status))
         question.close()
         self.replies.told = True
+        return True
 
     # -- the transport's side ------------------------------------------------------------------------------------------
 
@@ -207,10 +237,22 @@ class Rider(asyncio.Protocol):
         """Stand for the transport's ``write``."""
         if self._mute:
             return
-        if self._begin:
-            self.replies.begin_sent()
-            data = b"".join((self._begin, data))
-            self._begin = b""
+        begin, self._begin = self._begin, b""
+        if begin:
+            try:
+                self.replies.begin_sent()
+            except ReplyError as error:
+                self._drop(error)
+                return
+            self._begun_at = self.asked
+        end = bytes(data[-len(_SYNC) :])
+        if end == _SYNC or data[:1] == _QUERY:
+            self.asked += 1
+            self.replies.asked(ready=True)
+        elif end == _FLUSH:
+            self.replies.asked(ready=False)
+        if begin:
+            data = b"".join((begin, data))
             self._watch()
         self._held_by_kernel = False
         self._write(data)
@@ -247,24 +289,30 @@ class Rider(asyncio.Protocol):
             replies.seen(data)
             self._inner.data_received(data)
             return
+        if self.fault is not None:
+            return  # the transport had more at hand when it was aborted
         try:
             data = replies.feed(data)
         except ReplyError as error:
-            self.fault = error
-            _log.warning("Connection %r is dropped: %s", self._connection, error)
-            self._transport.abort()
+            self._drop(error)
             return
         if self._watchdog is not None and replies.begin is not Begin.SENT:
             self._end_watch()
         if data:
             self._inner.data_received(data)
 
+    def _drop(self, error: ReplyError) -> None:
+        self.fault = error
+        _log.warning("Connection %r is dropped: %s", self._connection, error)
+        self._transport.abort()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Pass on that the connection is gone."""
         self._end_watch()
         # The transport and this object hold each other.
         del self._transport.write, self._transport.writelines
-        self._inner.connection_lost(exc)
+        # asyncpg makes it the cause of the error its caller gets.
+        self._inner.connection_lost(exc or self.fault)
 
     def eof_received(self) -> bool | None:
         """Pass on that the server has closed its side."""
