@@ -203,9 +203,9 @@ def play(seeds: range) -> int:
 def test_random_sessions() -> None:
     """Goal: nothing is claimed that is not so, nothing is kept from the driver, and the reader finds its place again.
 
-    Method: 2000 seeded sessions; a failure names its seed.
+    Method: 1000 seeded sessions; a failure names its seed.
     """
-    assert play(range(2000)) > 4000
+    assert play(range(1000)) > 2000
 
 
 @pytest.mark.slow
@@ -217,11 +217,11 @@ def test_random_sessions_at_length() -> None:
 def test_garbage_is_passed_on_and_claimed_to_be_nothing() -> None:
     """Goal: what is no protocol at all costs the driver nothing and raises nothing.
 
-    Method: 3000 seeded streams, of random bytes and of messages with bytes changed. While something of ours is pending
+    Method: 1000 seeded streams, of random bytes and of messages with bytes changed. While something of ours is pending
     the connection may be dropped instead; the driver then has had only what came in front.
     """
     dropped = 0
-    for seed in range(3000):
+    for seed in range(1000):
         chance = random.Random(seed)
         wire = Wire()
         data = bytearray(b"".join(chance.choice([*ROWS, IDLE, DONE, *UNASKED.values()]) for _ in range(30)))
@@ -245,4 +245,4 @@ def test_garbage_is_passed_on_and_claimed_to_be_nothing() -> None:
         else:
             assert not wire.transport.aborted, f"seed {seed}"
             assert wire.driver.given == data, f"seed {seed}"
-    assert dropped > 500
+    assert dropped > 150
