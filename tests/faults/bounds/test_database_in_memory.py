@@ -20,6 +20,8 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 from tests.faults.marks import SIDE, not_yet
 from tests.faults.slow_sqlite import SlowSqlite
 
+pytestmark = pytest.mark.usefixtures("threads_end_with_their_loop")
+
 lost = not_yet("the only connection is closed, and the database with it")
 
 QUEUE_OF_ONE: dict[str, Any] = {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
@@ -40,10 +42,13 @@ async def filled(engine: Any) -> None:
         await connection.execute(text("insert into faults_memory values (1)"))
 
 
-async def count(engine: Any) -> int:
-    async with engine.connect() as connection:
-        rows: int = (await connection.execute(text("select count(*) from faults_memory"))).scalar()
-        return rows
+async def count(engine: Any) -> Any:
+    """Return how many rows there are, or why that cannot be told."""
+    try:
+        async with engine.connect() as connection:
+            return (await connection.execute(text("select count(*) from faults_memory"))).scalar()
+    except Exception as error:
+        return error
 
 
 async def given_up(work: Any, slow: SlowSqlite) -> None:
@@ -122,10 +127,7 @@ async def test_two_tasks_on_a_database_in_memory_one_leaves_and_the_other_loses_
     # Longer than the bound of leaving a block in pools that are not ours.
     asyncio.get_running_loop().call_later(1.5, slow.end)
     report, left = await asyncio.gather(long_report(), request, return_exceptions=True)
-    try:
-        rows: Any = await count(engine)
-    except Exception as error:
-        rows = error
+    rows = await count(engine)
     await engine.dispose()
     assert (report, left) == (1, "left")
     assert isinstance(rows, int)
@@ -144,9 +146,15 @@ async def test_stream_given_up_on_a_shared_connection_costs_the_others_theirs(
             async for _ in await connection.stream(text(slow.sql)):
                 pass
 
-    async with engine.connect() as other:
-        await other.execute(text("select 1"))
-        await given_up(work(), slow)
+    other = await engine.connect()
+    await other.execute(text("select 1"))
+    await given_up(work(), slow)
+    rows: Any
+    try:
         rows = (await other.execute(text("select count(*) from faults_memory"))).scalar()
+    except Exception as error:
+        rows = error
+    with contextlib.suppress(Exception):
+        await other.close()
     await engine.dispose()
     assert rows == 1

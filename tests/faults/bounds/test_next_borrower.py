@@ -18,6 +18,8 @@ from sqlalchemy.util import await_only
 
 from tests.faults.marks import SIDE, not_yet
 
+pytestmark = pytest.mark.usefixtures("threads_end_with_their_loop")
+
 hit = not_yet("the bound of the block before drops the connection under its next borrower")
 
 each_server = pytest.mark.parametrize(

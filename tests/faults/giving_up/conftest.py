@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.faults.losses import what_is_lost_is_not_looked_for
+from tests.faults.losses import threads_end_with_their_loop, what_is_lost_is_not_looked_for
 from tests.faults.outside import Outside
 
-__all__ = ["connects_take_a_round_trip", "outside", "what_is_lost_is_not_looked_for"]
+__all__ = ["connects_take_a_round_trip", "outside", "threads_end_with_their_loop", "what_is_lost_is_not_looked_for"]
 
 
 @pytest.fixture

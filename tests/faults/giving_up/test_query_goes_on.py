@@ -179,3 +179,34 @@ async def test_executemany_given_up_goes_on_at_the_server(sa: ModuleType, databa
     await given_up(work(), outside)
     assert await outside.still_running() == 0
     await engine.dispose()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "database_url",
+    [
+        pytest.param("asyncpg", marks=not_yet("given up amid its rows, the connection is dropped without a request")),
+        "psycopg",
+    ],
+    indirect=True,
+)
+async def test_rows_given_up_while_they_are_sent_go_on_at_the_server(
+    sa: ModuleType, database_url: str, outside: Outside
+) -> None:
+    engine = sa.create_async_engine(database_url)
+    # More than the sockets hold, while the server sleeps over the first.
+    rows = [{"a": 60, "b": "x" * 20_000}] * 2_000
+
+    async def work() -> None:
+        async with engine.connect() as connection:
+            await connection.execute(text(f"select pg_sleep(:a), cast(:b as text), '{outside.tag}'"), rows)
+
+    task = asyncio.create_task(work())
+    await outside.until_asleep()
+    await asyncio.sleep(0.3)
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=5)
+    left = await outside.still_running()
+    await asyncio.gather(task, return_exceptions=True)
+    await engine.dispose()
+    assert (bool(done), left) == (True, 0)

@@ -19,6 +19,8 @@ from tests.faults.marks import SIDE, not_yet
 from tests.faults.outside import Outside
 from tests.faults.slow_sqlite import SlowSqlite
 
+pytestmark = pytest.mark.usefixtures("threads_end_with_their_loop")
+
 wrong = not_yet("the request sees an AttributeError of our insides")
 
 
@@ -97,7 +99,7 @@ async def test_request_on_a_file_in_flight_at_shutdown_sees_no_database_error(
         assert seen is None or isinstance(seen, exc.SQLAlchemyError)
 
 
-@pytest.mark.parametrize(
+invalidated = pytest.mark.parametrize(
     "database_url",
     [
         pytest.param("asyncpg", marks=not_yet("the request sees an AssertionError of our insides")),
@@ -107,6 +109,9 @@ async def test_request_on_a_file_in_flight_at_shutdown_sees_no_database_error(
     ],
     indirect=True,
 )
+
+
+@invalidated
 async def test_connection_invalidated_by_another_task_ends_in_no_database_error(
     sa: ModuleType, database_url: str, outside: Outside
 ) -> None:
@@ -116,5 +121,20 @@ async def test_connection_invalidated_by_another_task_ends_in_no_database_error(
         await outside.until_asleep()
         await connection.invalidate()
         seen = await seen_by(task)
+    await engine.dispose()
+    assert seen is None or isinstance(seen, exc.SQLAlchemyError)
+
+
+@invalidated
+async def test_session_invalidated_by_another_task_ends_in_no_database_error(
+    sa: ModuleType, database_url: str, outside: Outside
+) -> None:
+    engine = sa.create_async_engine(database_url)
+    session = sa.AsyncSession(engine)
+    task = asyncio.create_task(session.execute(text(outside.sleeping(3))))
+    await outside.until_asleep()
+    await session.invalidate()
+    seen = await seen_by(task)
+    await session.close()
     await engine.dispose()
     assert seen is None or isinstance(seen, exc.SQLAlchemyError)

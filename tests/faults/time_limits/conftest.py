@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.faults.losses import what_is_lost_is_not_looked_for
+from tests.faults.losses import threads_end_with_their_loop, what_is_lost_is_not_looked_for
 
-__all__ = ["what_is_lost_is_not_looked_for"]
+__all__ = ["threads_end_with_their_loop", "what_is_lost_is_not_looked_for"]

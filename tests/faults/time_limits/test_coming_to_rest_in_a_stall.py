@@ -20,6 +20,8 @@ from sqlalchemy import event, text
 from tests.faults.marks import SIDE, not_yet
 from tests.faults.slow_sqlite import SlowSqlite
 
+pytestmark = pytest.mark.usefixtures("threads_end_with_their_loop")
+
 dropped = not_yet("the bound passes during the stall, and the connection is dropped")
 
 

@@ -21,6 +21,8 @@ from sqlalchemy import event, make_url, text
 from forebay.testing.proxy import ThreadedProxy
 from tests.faults.marks import SIDE, not_yet
 
+pytestmark = pytest.mark.usefixtures("threads_end_with_their_loop")
+
 dropped = not_yet("the bound passes during the stall, and the connection is dropped though the answer is there")
 
 each = pytest.mark.parametrize(

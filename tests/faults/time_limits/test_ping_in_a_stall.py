@@ -19,6 +19,8 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from tests.faults.marks import SIDE, not_yet
 
+pytestmark = pytest.mark.usefixtures("threads_end_with_their_loop")
+
 swept = not_yet("after a stall of the loop a healthy connection counts as dead")
 
 each_that_pings = pytest.mark.parametrize(

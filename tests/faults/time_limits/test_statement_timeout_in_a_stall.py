@@ -16,6 +16,8 @@ from sqlalchemy import text
 
 from tests.faults.marks import not_yet, ours_only
 
+pytestmark = pytest.mark.usefixtures("threads_end_with_their_loop")
+
 
 @ours_only
 @not_yet("the limit passes during the stall, and a statement that was answered is cut off")
