@@ -15,15 +15,17 @@ _PATIENCE_S: Final = 30.0
 
 
 class SlowSqlite:
-    """Knows a statement that runs on while :attr:`goes_on` is set.
+    """Knows a statement that runs on until :attr:`ended` is set.
 
     Args:
         engine: An async engine; its connections learn the function the statement needs.
+        step_s: Seconds from one look at :attr:`ended` to the next; nothing stops the statement in between.
     """
 
     sql = "with recursive c(x) as (select 1 union all select x + 1 from c where goes_on()) select count(*) > 0 from c"
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Any, step_s: float = 0.001) -> None:
+        self._step_s = step_s
         self.begun = threading.Event()
         self.ended = threading.Event()
         event.listen(engine.sync_engine, "connect", self._connected)
@@ -33,7 +35,7 @@ class SlowSqlite:
 
     def _goes_on(self) -> bool:
         self.begun.set()
-        time.sleep(0.001)  # leaves the processor to the others
+        time.sleep(self._step_s)  # leaves the processor to the others
         return not self.ended.is_set()
 
     async def until_begun(self) -> None:
