@@ -299,6 +299,8 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
 
     def _connection_dropped(self, record: Record) -> None:
         slot, shell = record.slot, record.shell
+        if slot is not None and slot.state is SlotState.RESETTING:
+            return  # by a listener; who brings it to rest tells the core
         if slot is not None and shell is not None:
             record.leave_slot()
             shell.invalidated(slot)
@@ -332,11 +334,34 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         self.logger.info("The server of connection %r has changed its role; replacing all", proxied.dbapi_connection)
         self._invalidate(proxied, _checkin=False)
 
-    def _set_aside(self, record: Record, error: BaseException) -> bool:
-        """Let the pool bring the connection of an operation that was cut off to rest; False if it cannot."""
-        slot, shell = record.slot, record.shell
-        come_clean = getattr(record.dbapi_connection, "come_clean", None)
-        if come_clean is None or slot is None or shell is None or self._host.is_dead(record):
+    def _set_aside(self, record: Record, error: BaseException, *, reset_due: bool = True) -> bool:
+        """Let the pool bring the connection of an operation that was cut off to rest; False if it must be closed.
+
+        It must where more than a cancellation stopped what was going on, amid any line of the driver's; where it was
+        to be closed at its return; and where the caller may have left something in the session.
+
+        Args:
+            record: The record of the connection.
+            error: What cut the operation off.
+            reset_due: Whether the return of the connection, with its event ``reset``, is still to come.
+        """
+        slot, shell, connection = record.slot, record.shell, record.dbapi_connection
+        if (
+            not isinstance(error, asyncio.CancelledError)
+            or not hasattr(connection, "come_clean")
+            or slot is None
+            or shell is None
+            or shell.loop is not _running_loop()
+            or record._soft_invalidate_time > record.starttime
+            or self._host.is_dead(record)
+        ):
+            return False
+        if getattr(connection, "leaves_something", bool)():
+            self.logger.debug(
+                "Operation on connection %r was cut off by %s; its session may have been changed, closing it",
+                connection,
+                type(error).__name__,
+            )
             return False
         self.logger.debug(
             "Operation on connection %r was cut off by %s; bringing it to rest",
@@ -344,8 +369,9 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
             type(error).__name__,
         )
         record.fairy_ref = None
-        if hasattr(type(record.dbapi_connection), "set_aside"):
-            record.dbapi_connection.set_aside()
+        record.reset_due = reset_due
+        if hasattr(type(connection), "set_aside"):
+            connection.set_aside()
         shell.set_aside(slot)
         return True
 

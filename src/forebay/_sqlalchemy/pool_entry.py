@@ -8,6 +8,7 @@ events is SQLAlchemy's.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 import weakref
 from collections import deque
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import util
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, PoolResetState
 from sqlalchemy.pool.base import reset_commit, reset_none, reset_rollback
-from sqlalchemy.util.concurrency import is_exit_exception
 
 from forebay.errors import PoolUsageError
 
@@ -60,6 +60,7 @@ class Record(ConnectionPoolEntry):
         at_rest: Tells whether the connection is in no transaction, without I/O.
         may_leave: Tells whether its transaction can be ended without waiting: by its ``leave()``.
         vouches: Tells whether the connection's first BEGIN is as good as a ping.
+        reset_due: The connection was taken from a caller that was cut off, and its reset, with the event, is to come.
     """
 
     __slots__ = (
@@ -76,6 +77,7 @@ class Record(ConnectionPoolEntry):
         "leak_watch",
         "may_leave",
         "pool",
+        "reset_due",
         "shell",
         "slot",
         "starttime",
@@ -98,6 +100,7 @@ class Record(ConnectionPoolEntry):
         self.may_leave: Callable[[], bool] = _never
         self.vouches: Callable[[], bool] = _never
         self.leak_watch: LeakWatch | None = None
+        self.reset_due = False
         self._soft_invalidate_time: float = 0
         self._info: dict[Any, Any] | None = None
         self._record_info: dict[Any, Any] | None = None
@@ -327,6 +330,7 @@ class ProxiedConnection(PoolProxiedConnection):
     Attributes:
         exchange_until: When a connection in place of a lost one must have been found, by the loop's clock; None while
             none was lost.
+        listeners_done: The listeners of ``reset`` have come to their end.
     """
 
     __slots__ = (
@@ -339,6 +343,7 @@ class ProxiedConnection(PoolProxiedConnection):
         "_pool",
         "dbapi_connection",
         "exchange_until",
+        "listeners_done",
     )
 
     dbapi_connection: Any
@@ -351,6 +356,7 @@ class ProxiedConnection(PoolProxiedConnection):
         self._echo = echo
         self._counter = 1
         self.exchange_until: float | None = None
+        self.listeners_done = False
 
     # -- SQLAlchemy's names ------------------------------------------------------------------------------------------
 
@@ -460,9 +466,12 @@ class ProxiedConnection(PoolProxiedConnection):
             except BaseException as error:
                 if not isinstance(error, Exception):
                     # Cut off by a cancellation. The pool can still bring the connection to rest, where the driver
-                    # knows how; otherwise it is dropped. Either way the caller goes on at once.
+                    # knows how and no listener was stopped in the middle; otherwise it is dropped. Either way the
+                    # caller goes on at once.
                     self._let_go()
-                    if record is not None and not pool._set_aside(record, error):
+                    if record is not None and not (
+                        self.listeners_done and pool._set_aside(record, error, reset_due=False)
+                    ):
                         pool.logger.error("Exception during reset or similar", exc_info=True)
                         record._checkin_failed(error)
                     raise
@@ -501,6 +510,7 @@ class ProxiedConnection(PoolProxiedConnection):
                     asyncio_safe=asyncio_safe,
                 ),
             )
+        self.listeners_done = True
         if not asyncio_safe:
             return
         style = pool._reset_on_return
@@ -539,7 +549,9 @@ class ProxiedConnection(PoolProxiedConnection):
             record.invalidate(e, soft=True)
             return
         pool._require_home(record)
-        if e is not None and is_exit_exception(e) and pool._set_aside(record, e):
+        # Only where the engine was cut off in the middle of something, which it is handling now. A program that asks
+        # for this, and says why, means it.
+        if e is not None and sys.exc_info()[1] is e and pool._set_aside(record, e):
             self._let_go()
             return
         try:

@@ -7,6 +7,7 @@ The shell decides when; see :class:`forebay.pool.shell.Host`. A slot's entry is 
 from __future__ import annotations
 
 import contextlib
+import weakref
 from typing import TYPE_CHECKING
 
 from sqlalchemy import util
@@ -82,20 +83,57 @@ class PoolHost:
         return peer_closed is not None and peer_closed()
 
     async def settle(self, entry: Record) -> None:
-        """Bring a connection to rest, then end its checkout as a checkin would."""
+        """Bring a connection to rest, then end its checkout as a return would: reset, ``reset``, ``checkin``."""
         await greenlet_spawn(self._settle, entry)
 
     def _settle(self, entry: Record) -> None:
+        logger = self._pool.logger
         try:
             entry.dbapi_connection.come_clean()
         except BaseException as error:
-            self._pool.logger.info("Connection %r did not come to rest: %s", entry.dbapi_connection, error)
-            try:
-                entry.drop(error)
-            finally:
-                entry.finish_checkout()
+            logger.info("Connection %r did not come to rest: %s", entry.dbapi_connection, error)
+            self._give_up(entry, error)
             raise
-        entry.finish_checkout()
+        if entry.reset_due:
+            try:
+                self._reset(entry)
+            except BaseException as error:
+                logger.error("Exception during reset or similar", exc_info=True)
+                self._give_up(entry, error)
+                raise
+        try:
+            entry.finish_checkout()
+        except BaseException:
+            # What was to be undone may not be. No caller is there to be told.
+            logger.error("Exception at the end of a checkout", exc_info=True)
+            raise
+        if entry.dbapi_connection is None or entry._soft_invalidate_time > entry.starttime:
+            raise ConnectionAbortedError("a listener has invalidated the connection")
+
+    def _reset(self, entry: Record) -> None:
+        """Do what the return of a connection does in front of ``checkin``: the listeners of ``reset``, then the reset.
+
+        The transaction has been rolled back already. That is told to the reset by the connection itself, which does
+        nothing then, unless a listener has begun another one.
+        """
+        pool, connection = self._pool, entry.dbapi_connection
+        echo = pool._should_log_debug()
+        if echo:
+            pool.logger.debug("Connection %r being returned to pool", connection)
+        adhoc = ProxiedConnection(pool, connection, entry, echo)
+        entry.fairy_ref = weakref.ref(adhoc)
+        try:
+            adhoc._reset(pool, transaction_was_reset=False, terminate_only=False, asyncio_safe=True)
+        finally:
+            adhoc._let_go()
+            entry.fairy_ref = None
+
+    def _give_up(self, entry: Record, error: BaseException) -> None:
+        try:
+            if entry.dbapi_connection is not None:
+                entry.drop(error)
+        finally:
+            entry.finish_checkout()
 
     async def close(self, entry: Record) -> None:
         """Close politely, with the ``close`` event."""

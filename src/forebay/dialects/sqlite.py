@@ -129,6 +129,11 @@ class SqliteDialect(PooledDialect, SQLiteDialect_aiosqlite):
 
         return set_up
 
+    def get_driver_connection(self, connection: Any) -> Any:
+        """Return the aiosqlite connection, and expect it to be used."""
+        handed_out = getattr(connection, "handed_out", None)
+        return connection._connection if handed_out is None else handed_out()
+
     def do_begin(self, dbapi_connection: Any) -> None:
         """Begin a transaction with the next statement, where ``sqlite_begin`` says how."""
         super().do_begin(dbapi_connection)  # type: ignore[no-untyped-call]

@@ -400,6 +400,10 @@ class Shell:
         self.core.tick(self.now())
         self.perform()
 
+    def look_after(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work``, which must be bounded and raise nothing, as a task of the pool; its end waits for that."""
+        self._spawn(work)
+
     def _spawn(self, work: Coroutine[Any, Any, None], context: contextvars.Context | None = None) -> asyncio.Task[None]:
         task = self.loop.create_task(work, context=context)
         self._tasks.add(task)

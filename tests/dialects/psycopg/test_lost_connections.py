@@ -273,13 +273,14 @@ async def test_a_rollback_while_the_pool_brings_the_connection_to_rest_waits_for
     proxied: Any, mode: str
 ) -> None:
     """What was seen, in SQLAlchemy's own tests: "Set changed size during iteration", where all that was checked out and
-    not checked in is rolled back. Method: the same; a listener fails as if by an exit, so the pool cleans up by itself.
+    not checked in is rolled back. Method: the same; a listener fails as if it was cancelled, so the pool cleans up by
+    itself.
 
     A rollback that waits lets the pool fire ``checkin`` in the middle of it. So it must end in its first step, at each
-    turn of the event loop from the exit to that event; behind a proxy there are several.
+    turn of the event loop from the cancellation to that event; behind a proxy there are several.
     """
 
-    class Exit(BaseException):
+    class Exit(asyncio.CancelledError):
         pass
 
     engine, _ = await proxied(psycopg_begin=mode)

@@ -21,7 +21,9 @@ from forebay.dialects._asyncpg.cursors import AsyncpgCursor, AsyncpgServerSideCu
 from forebay.dialects._asyncpg.replies import Begin
 from forebay.dialects._asyncpg.rider import rider_for
 from forebay.dialects._asyncpg.statements import StatementNames
+from forebay.dialects._asyncpg.stopping import begin_to_stop
 from forebay.dialects._asyncpg.transaction import RiddenTransaction, begin_sql
+from forebay.dialects._leftovers import NOT_PROVEN, Leaves, Leftovers, left_by, proof_of_rest
 
 if TYPE_CHECKING:
     from forebay._sqlalchemy.pool_entry import Record
@@ -46,6 +48,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     __slots__ = (
         "_first",
         "_keeps_statements",
+        "_leftovers",
         "_names",
         "_record",
         "_rider",
@@ -69,6 +72,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         # nobody has set anything up in the session yet.
         self._used_in = 0
         self._first = False
+        self._leftovers = Leftovers()
         self.owes_ping = False
         self.plain = False
 
@@ -161,11 +165,13 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         transaction = self._transaction
         if transaction is not None:
             self._end(transaction.rollback)
+        self._leftovers.rolled_back()
 
     def commit(self) -> None:
         """Commit the transaction, if there is one; must run in a greenlet."""
         transaction = self._transaction
         if transaction is not None:
+            self._leftovers.committing(self._checkout())
             self._end(transaction.commit)
 
     def _end(self, how: Any) -> None:
@@ -201,6 +207,24 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     def at_rest(self) -> bool:
         """Tell, without a query, whether no transaction is open, so that a rollback would do nothing."""
         return self._transaction is None
+
+    # -- what a caller leaves in the session ---------------------------------------------------------------------------
+
+    def _checkout(self) -> int:
+        record = self._record
+        slot = record.slot if record is not None and record.dbapi_connection is self else None
+        return 0 if slot is None else int(slot.uses)
+
+    def note(self, operation: str) -> None:
+        """Take note that a statement is about to be executed: it may set something in the session."""
+        leaves = left_by(operation)
+        if leaves:
+            in_transaction = self.isolation_level != "autocommit"
+            self._leftovers.note(leaves, self._checkout(), in_transaction=in_transaction)
+
+    def leaves_something(self) -> bool:
+        """Tell whether this checkout may have left something in the session that a ROLLBACK does not undo."""
+        return self._leftovers.of(self._checkout())
 
     # -- prepared statements -------------------------------------------------------------------------------------------
 
@@ -299,6 +323,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         connection: Any = self._connection
         self.plain = False
         self._note_use()
+        self._leftovers.note(Leaves.FOR_GOOD, self._checkout(), in_transaction=False)
         transaction = self._transaction
         if self._rider is not None and not connection.is_closed():
             if not self.tell_the_truth() and in_greenlet():
@@ -417,8 +442,12 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         self._connection.terminate()
 
     def terminate(self) -> None:
-        """Drop the connection without waiting for the server; the pool closes politely where there is time for it."""
+        """Drop the connection without waiting for the server; the pool closes politely where there is time for it.
+
+        A query that a cancelled caller has given up is stopped on the server all the same.
+        """
         self._transaction = None
+        begin_to_stop(self._connection, self._record)
         self.abort()
 
     def come_clean(self) -> None:
@@ -440,15 +469,15 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         # connect. Its answer also proves that nothing asked before is still under way.
         untold = self._rider is not None and not self._rider.told
         rollback = "ROLLBACK; " if untold or connection.is_in_transaction() else ""
-        pid = int(connection.get_server_pid())
         status = await self.finished(
-            connection.execute(f"{rollback}SELECT 1 WHERE pg_catalog.pg_backend_pid() = {pid}")
+            connection.execute(f"{rollback}{proof_of_rest(int(connection.get_server_pid()))}")
         )
         # Behind a pooler a cancel request may still be on its way to whichever query runs next on that server
         # connection.
         if status != "SELECT 1":
-            raise ConnectionError("a pooler stands in between, so a cancelled query cannot be told from the next one")
+            raise ConnectionError(NOT_PROVEN)
         self._transaction = None
+        self._leftovers.rolled_back()
         if hasattr(self, "_started"):  # SQLAlchemy 2.0
             setattr(self, "_started", False)  # noqa: B010 - a name the type checker does not know
 

@@ -121,8 +121,9 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
             try:
                 if began:
                     await adapted._start_transaction()
-                if adapted.plain and not only_reads(operation):
+                if not only_reads(operation):
                     adapted.plain = False
+                    adapted.note(operation)
                 prepared, attributes = await adapted._prepare(operation, self._invalidate_schema_cache_asof)
                 self.description = (
                     [(attr.name, attr.type.oid, None, None, None, None, None) for attr in attributes]
@@ -148,6 +149,7 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
                 if began:
                     await adapted._start_transaction()
                 adapted.plain = False
+                adapted.note(operation)
                 # When a set of parameters turns out wrong in mid-stream, asyncpg ends what it takes for an implicit
                 # transaction.
                 await adapted.let_asyncpg_know()

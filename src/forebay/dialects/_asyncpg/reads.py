@@ -13,7 +13,8 @@ import re
 
 __all__ = ["only_reads"]
 
-_LITERALS = re.compile(r"'(?:[^']|'')*'")
+#: Literals and quoted names, in the order in which they begin: a quote in a name begins no literal.
+_QUOTED = re.compile(r"'(?:[^']|'')*'" r'|"(?:[^"]|"")*"')
 _BEGINS = re.compile(r"\s*SELECT\b", re.IGNORECASE)
 #: FOR UPDATE / SHARE / NO KEY UPDATE / KEY SHARE; SELECT INTO; a data-modifying WITH inside; a second statement; a
 #: comment or a dollar quote, in which anything may hide.
@@ -49,7 +50,7 @@ _FUNCTIONS = """
     substring sum to_char to_date to_json to_jsonb to_number to_timestamp to_tsquery to_tsvector translate trim
     trunc ts_rank ts_rank_cd unnest upper variance version websearch_to_tsquery
 """
-_HARMLESS = frozenset(f"{_WORDS} {_TYPES} {_FUNCTIONS}".split())
+HARMLESS = frozenset(f"{_WORDS} {_TYPES} {_FUNCTIONS}".split())
 
 
 @functools.lru_cache(maxsize=4096)
@@ -61,11 +62,11 @@ def only_reads(sql: str) -> bool:
     """
     if not _BEGINS.match(sql) or "\\" in sql:
         return False
-    text = _LITERALS.sub("''", sql)
-    if _SUSPECT.search(text):
+    text = _QUOTED.sub(lambda quoted: quoted[0][0] * 2, sql)
+    if _SUSPECT.search(text) or text.count("'") % 2 or text.count('"') % 2:
         return False
     for name in _CALLS.findall(text):
         plain = name.lower().removeprefix("pg_catalog.")
-        if plain not in _HARMLESS:
+        if plain not in HARMLESS:
             return False
     return True

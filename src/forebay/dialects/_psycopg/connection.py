@@ -18,6 +18,7 @@ from forebay._sqlalchemy.greenlets import await_, in_greenlet
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._again import LostEarly, sent_again_if_lost
 from forebay.dialects._asyncpg.reads import only_reads
+from forebay.dialects._leftovers import NOT_PROVEN, Leaves, Leftovers, left_by, proof_of_rest
 from forebay.dialects._psycopg.bounded import hang_up
 from forebay.dialects._psycopg.cursors import PsycopgCursor, PsycopgStream
 from forebay.dialects._psycopg.riding import Beginning, can_ride, may_ride
@@ -53,6 +54,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
     __slots__ = (
         "_fastest_s",
         "_handed_in",
+        "_leftovers",
         "_record",
         "_set_aside",
         "_unprepared",
@@ -72,6 +74,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         self.retry_stale_plans = True
         self._unprepared: Unprepared | None = None
         self._set_aside = False
+        self._leftovers = Leftovers()
         self.plain = False
         self.owes_ping = False
         self.tuples_ok = ExecStatus.TUPLES_OK
@@ -89,6 +92,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             return PsycopgStream(self, name)
         # It begins by itself, and waits for the answer. Begun here, the connection is checked, too.
         adapted = self.begun()
+        adapted.note_unseen()
         return AsyncAdapt_psycopg_connection.cursor(adapted, name, **kw)  # type: ignore[no-untyped-call]
 
     def execute(self, operation: Any, parameters: Any = None, **kw: Any) -> Any:
@@ -136,6 +140,8 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         Cancellation: the connection needs to be brought to rest.
         """
         reads = isinstance(query, str) and only_reads(query)
+        if not reads:
+            self.note(query)
         if not self.begins_now():
             self._note_use()
             self.plain = self.plain and reads
@@ -162,6 +168,8 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         """
         connection: Any = self._connection
         reads = isinstance(query, str) and only_reads(query)
+        if not reads:
+            self.note(query)
         if self.begins_now():
             self.plain = reads
             if self.begin_mode != "await":
@@ -208,6 +216,8 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         def begin() -> None:
             if adapted.begins_now():
                 await_(adapted._begin(Beginning.alone))
+            else:
+                adapted._note_use()
 
         def go_on(error: Exception) -> None:
             nonlocal adapted
@@ -263,11 +273,13 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             else:
                 self._forget_unclosed()
                 super().rollback()
+        self._leftovers.rolled_back()
         self.plain = False
 
     def commit(self) -> None:
         """Commit; with no transaction open that is nothing, and needs no greenlet."""
         if not self.at_rest():
+            self._leftovers.committing(self._checkout())
             self._forget_unclosed()
             super().commit()
         self.plain = False
@@ -351,6 +363,44 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         """Begin a two-phase transaction; must run in a greenlet."""
         return AsyncAdapt_psycopg_connection.tpc_begin(self.ready(), xid)  # type: ignore[no-untyped-call]
 
+    def tpc_prepare(self) -> Any:
+        """End the first phase of a two-phase transaction; must run in a greenlet."""
+        self._leftovers.committing(self._checkout())
+        return super().tpc_prepare()  # type: ignore[no-untyped-call]
+
+    def tpc_commit(self, xid: Any = None) -> Any:
+        """Commit a two-phase transaction; must run in a greenlet."""
+        self._leftovers.committing(self._checkout())
+        return super().tpc_commit(xid)  # type: ignore[no-untyped-call]
+
+    # -- what a caller leaves in the session ---------------------------------------------------------------------------
+
+    def note(self, query: Any) -> None:
+        """Take note that a statement is about to be executed: it may set something in the session."""
+        leaves = left_by(query) if isinstance(query, str) else Leaves.FOR_GOOD
+        if leaves:
+            connection: Any = self._connection
+            self._leftovers.note(leaves, self._checkout(), in_transaction=not connection._autocommit)
+
+    def note_unseen(self) -> None:
+        """Take note that what is executed from here on in this checkout is not seen."""
+        self._leftovers.note(Leaves.FOR_GOOD, self._checkout(), in_transaction=False)
+
+    def leaves_something(self) -> bool:
+        """Tell whether this checkout may have left something in the session that a ROLLBACK does not undo."""
+        return self._leftovers.of(self._checkout())
+
+    def add_notice_handler(self, handler: Any) -> None:
+        """Have ``handler`` called with what the server has to say."""
+        self.note_unseen()
+        super().add_notice_handler(handler)  # type: ignore[no-untyped-call]
+
+    @property
+    def adapters(self) -> Any:
+        """psycopg's map of types, to be changed by the user."""
+        self.note_unseen()
+        return super().adapters
+
     # -- the driver's connection, in the hands of the user -------------------------------------------------------------
 
     @property
@@ -374,6 +424,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         adapted = self.ready() if in_greenlet() else self
         adapted.plain = False
         adapted._note_use()
+        adapted.note_unseen()
         adapted._handed_in = adapted._checkout()
         adapted.settle()
         return adapted._connection
@@ -525,7 +576,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         self.plain = False
         self._forget_unclosed()
         cursor = connection.cursor(row_factory=tuple_row)
-        ask = "SELECT pg_catalog.pg_backend_pid()"
+        ask = proof_of_rest(int(connection.info.backend_pid))
         if self.at_rest():
             await cursor.execute(ask)
             row = await cursor.fetchone()
@@ -538,8 +589,9 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             row = await cursor.fetchone()
         # Behind a pooler a cancel request may still be on its way to whichever query runs next on that server
         # connection.
-        if row is None or row[0] != connection.info.backend_pid or not self.at_rest():
-            raise ConnectionError("a pooler stands in between, so a cancelled query cannot be told from the next one")
+        if row is None or not self.at_rest():
+            raise ConnectionError(NOT_PROVEN)
+        self._leftovers.rolled_back()
 
 
 def _nothing() -> Generator[Any, Any, None]:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["PsycopgCursor", "PsycopgStream"]
 
 
+#: By these of psycopg's cursor the user executes what we do not see.
+_UNSEEN = frozenset({"connection", "copy", "stream"})
+
+
 class PsycopgCursor:
     """A cursor that fetches all rows at once. What is not here is the psycopg cursor's."""
 
@@ -29,6 +33,8 @@ class PsycopgCursor:
         self._rows: deque[Any] = deque()
 
     def __getattr__(self, name: str) -> Any:
+        if name in _UNSEEN:
+            self._adapt_connection.note_unseen()
         return getattr(self._cursor, name)
 
     @property
@@ -83,6 +89,7 @@ class PsycopgCursor:
             psycopg.Error: The server refused it, or is lost.
         """
         self._go_on_with(self._adapt_connection.begun())
+        self._adapt_connection.note(query)
         return await_(self._cursor.executemany(query, params_seq))
 
     def _go_on_without(self, error: Exception) -> None:

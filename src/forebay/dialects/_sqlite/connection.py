@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
 
 from forebay._sqlalchemy.greenlets import await_
+from forebay.dialects._leftovers import Leaves, Leftovers
 from forebay.dialects._sqlite.cursors import SqliteCursor, SqliteServerSideCursor
 from forebay.dialects._sqlite.options import SqliteOptions
+from forebay.dialects._sqlite.settings import left_by
 from forebay.dialects._sqlite.thread import ConnectionThread
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
         plain: The transaction under way was begun by us and has only read.
     """
 
-    __slots__ = ("_aborted", "_begin_due", "_left", "_record", "plain", "thread")
+    __slots__ = ("_aborted", "_begin_due", "_left", "_leftovers", "_record", "plain", "thread")
 
     def __init__(self, dbapi: Any, connection: Any) -> None:
         super().__init__(dbapi, connection)
@@ -41,6 +43,7 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
         self._left = False
         self._aborted = False
         self._record: Record | None = None
+        self._leftovers = Leftovers()
         self.plain = False
 
     def joined(self, record: Record) -> None:
@@ -60,6 +63,9 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
 
         Cancellation: safe; the statement is interrupted. Whether it had an effect is unknown in AUTOCOMMIT.
         """
+        leaves = left_by(operation)
+        if leaves:
+            self._leftovers.note(leaves, self._checkout(), in_transaction=False)
         begin = self._begin_due
         if begin is None:
             if self.plain and not _only_reads(operation):
@@ -102,6 +108,36 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
             await_(self.thread.run(options.set_up))
         except Exception as error:
             self._handle_exception(error)
+
+    # -- what a caller leaves in the session ---------------------------------------------------------------------------
+
+    def _checkout(self) -> int:
+        record = self._record
+        slot = record.slot if record is not None and record.dbapi_connection is self else None
+        return 0 if slot is None else int(slot.uses)
+
+    def leaves_something(self) -> bool:
+        """Tell whether this checkout may have left something in the session that a ROLLBACK does not undo."""
+        return self._leftovers.of(self._checkout())
+
+    def create_function(self, *args: Any, **kw: Any) -> None:
+        """Make a function of Python's one of SQL's, for as long as the connection is open; must run in a greenlet."""
+        self.handed_out()
+        super().create_function(*args, **kw)
+
+    @property
+    def driver_connection(self) -> Any:
+        """The aiosqlite connection."""
+        return self.handed_out()
+
+    def run_async(self, fn: Any) -> Any:
+        """Await what ``fn`` makes of the aiosqlite connection; must run in a greenlet."""
+        return await_(fn(self.handed_out()))
+
+    def handed_out(self) -> Any:
+        """Return the aiosqlite connection for somebody who will use it directly, unseen."""
+        self._leftovers.note(Leaves.FOR_GOOD, self._checkout(), in_transaction=False)
+        return self._connection
 
     # -- transactions --------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,27 @@ class _Nobody:
 _NOBODY = _Nobody()
 
 
+class _AsLongAsItRuns:
+    """Stands for a future whose loop may have ended when the thread is done: the thread must not die of that.
+
+    aiosqlite's would, with work left to do: to close the connection.
+    """
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: asyncio.Future[Any]) -> None:
+        self._future = future
+
+    def get_loop(self) -> _AsLongAsItRuns:
+        return self
+
+    def call_soon_threadsafe(self, settle: Callable[..., object], _: object, outcome: object) -> None:
+        """Give the future its outcome, in its loop."""
+        # The loop is closed.
+        with contextlib.suppress(RuntimeError):
+            self._future.get_loop().call_soon_threadsafe(settle, self._future, outcome)
+
+
 class ConnectionThread:
     """The thread one aiosqlite connection lives in, as a place to run functions of the sqlite3 connection.
 
@@ -85,7 +106,8 @@ class ConnectionThread:
         if raw is None:
             raise ValueError("no active connection" if self._connection._connection is None else "Connection closed")
         future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
-        self._connection._tx.put_nowait((future, partial(self._inside, future, finish, work, raw, args)))
+        inside = partial(self._inside, future, finish, work, raw, args)
+        self._connection._tx.put_nowait((_AsLongAsItRuns(future), inside))
         try:
             return await future
         except asyncio.CancelledError:
