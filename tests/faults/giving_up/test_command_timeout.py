@@ -15,10 +15,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 
-from tests.faults.marks import not_yet
 from tests.faults.outside import Outside
-
-dropped = not_yet("the connection is dropped before asyncpg's request to cancel has left")
 
 
 async def execute(connection: Any, statement: str) -> None:
@@ -34,8 +31,8 @@ async def stream(connection: Any, statement: str) -> None:
 @pytest.mark.parametrize(
     ("poolclass", "how"),
     [
-        pytest.param(NullPool, execute, marks=[dropped, pytest.mark.slow]),
-        pytest.param(NullPool, stream, marks=[dropped, pytest.mark.slow]),
+        pytest.param(NullPool, execute, marks=pytest.mark.slow),
+        pytest.param(NullPool, stream, marks=pytest.mark.slow),
         (AsyncAdaptedQueuePool, execute),
     ],
 )

@@ -19,16 +19,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, StaticPool
 
-from tests.faults.marks import not_yet
 from tests.faults.outside import Outside
 
 POOLS = {"NullPool": NullPool, "StaticPool": StaticPool, "QueuePool": AsyncAdaptedQueuePool}
 
-cancelled = not_yet("asyncpg's connection is dropped before its request to cancel has left")
-
-each_postgres = pytest.mark.parametrize(
-    "database_url", [pytest.param("asyncpg", marks=cancelled), "psycopg"], indirect=True
-)
+each_postgres = pytest.mark.parametrize("database_url", ["asyncpg", "psycopg"], indirect=True)
 
 
 async def given_up(work: Any, outside: Outside) -> None:
@@ -49,8 +44,8 @@ async def over_when_asleep(outside: Outside, limit: asyncio.Timeout) -> None:
 @pytest.mark.parametrize(
     ("database_url", "poolclass"),
     [
-        pytest.param("asyncpg", "NullPool", marks=cancelled),
-        pytest.param("asyncpg", "StaticPool", marks=[cancelled, pytest.mark.slow]),
+        pytest.param("asyncpg", "NullPool"),
+        pytest.param("asyncpg", "StaticPool", marks=pytest.mark.slow),
         pytest.param("asyncpg", "QueuePool"),
         pytest.param("psycopg", "NullPool"),
         pytest.param("psycopg", "StaticPool"),
