@@ -469,9 +469,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         # connect. Its answer also proves that nothing asked before is still under way.
         untold = self._rider is not None and not self._rider.told
         rollback = "ROLLBACK; " if untold or connection.is_in_transaction() else ""
-        status = await self.finished(
-            connection.execute(f"{rollback}{proof_of_rest(int(connection.get_server_pid()))}")
-        )
+        status = await self.finished(connection.execute(f"{rollback}{proof_of_rest(int(connection.get_server_pid()))}"))
         # Behind a pooler a cancel request may still be on its way to whichever query runs next on that server
         # connection.
         if status != "SELECT 1":
