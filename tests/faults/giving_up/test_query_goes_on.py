@@ -19,6 +19,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, StaticPool
 
+from tests.faults.marks import not_yet
 from tests.faults.outside import Outside
 
 POOLS = {"NullPool": NullPool, "StaticPool": StaticPool, "QueuePool": AsyncAdaptedQueuePool}
