@@ -30,6 +30,8 @@ from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import Any
 
+from forebay.dialects.switches import Switches
+
 _FACADE = {
     "AsyncConnection": ("execute", "scalar", "scalars", "stream", "stream_scalars", "exec_driver_sql"),
     "AsyncSession": ("execute", "scalar", "scalars", "stream", "stream_scalars", "get", "get_one"),
@@ -40,7 +42,7 @@ _FACADE = {
 #: attribute) -> value. Only what the documentation tells users how to switch off belongs here; the report names each.
 _AS_STOCK: dict[tuple[str, str, str], object] = {
     # test_detect_stale_ddl_cache_raise_recover wants to see the error that this spares the caller.
-    ("forebay.dialects.asyncpg", "AsyncpgDbapi", "retry_stale_plans"): False,
+    ("forebay.dialects.asyncpg", "AsyncpgDbapi", "switches"): Switches(retry_stale_plans=False),
 }
 
 # Set on a dialect that was left to choose its engine's pool.

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import pytest
 
+from forebay.dialects._switch_pages import as_markdown as engine_options
 from forebay.pool._pages import as_markdown as pool_options
 from forebay.testing.availability import require
 from forebay.testing.servers.postgres import PostgresServer
@@ -206,6 +207,11 @@ def test_a_new_users_path_is_run_on_both_databases() -> None:
 def test_the_page_of_the_pools_options_says_what_they_are() -> None:
     """Goal: one source. Method: the page made anew; `python -m forebay.pool._pages FILE` writes it."""
     assert (ROOT / "docs" / "reference" / "pool-options.md").read_text(encoding="utf-8") == pool_options()
+
+
+def test_the_page_of_the_off_switches_says_what_they_are() -> None:
+    """Goal: one source. Method: the page made anew; `python -m forebay.dialects._switch_pages FILE` writes it."""
+    assert (ROOT / "docs" / "reference" / "engine-options.md").read_text(encoding="utf-8") == engine_options()
 
 
 def test_every_page_is_in_the_menu() -> None:

@@ -39,7 +39,7 @@ def driver(request: pytest.FixtureRequest) -> str:
 
 def engine_on(pooler: PgBouncer, driver: str, connections: int, via: Proxy | None = None) -> AsyncEngine:
     """Return an engine whose BEGIN rides, with what is the default otherwise."""
-    options: dict[str, Any] = {"psycopg_begin": "pipeline"} if driver == "psycopg" else {}
+    options: dict[str, Any] = {"begin_with_statement": True} if driver == "psycopg" else {}
     url = pooler.url(driver, via=via)
     return create_async_engine(url, pool_size=connections, max_overflow=0, pool_pre_ping=True, **options)
 

@@ -10,6 +10,8 @@ from sqlalchemy.pool import Pool
 
 from forebay._sqlalchemy.hinting import hint_driver_errors
 from forebay._sqlalchemy.time_limits import check_limit, ran_out_of_time, with_limits
+from forebay.dialects.switches import SWITCHES, problems, switches_from
+from forebay.errors import InvalidOptionError
 from forebay.pool.options import OPTIONS
 
 
@@ -17,7 +19,17 @@ def _coerced(kind: type) -> Any:
     return lambda value: None if value in (None, "", "None", "none") else kind(value)
 
 
-_FROM_STRINGS = {option.name: _coerced(option.kind) for option in OPTIONS if option.name == option.field}
+def _switched(value: Any) -> Any:
+    # What is no string came beside the configuration, and is meant as it is.
+    if not isinstance(value, str):
+        return value
+    return None if value.strip().lower() == "none" else util.asbool(value)
+
+
+_FROM_STRINGS = {
+    **{option.name: _coerced(option.kind) for option in OPTIONS if option.name == option.field},
+    **{switch.name: _switched for switch in SWITCHES},
+}
 
 
 #: The server ends its sessions: PostgreSQL's admin shutdown, crash shutdown, cannot connect now.
@@ -27,10 +39,52 @@ _READ_ONLY: frozenset[str | int] = frozenset({"25006", 1290, 1836})
 
 
 class PooledDialect:
-    """Mixin in front of a dialect of SQLAlchemy's."""
+    """Mixin in front of a dialect of SQLAlchemy's.
+
+    Args:
+        begin_with_statement: Whether BEGIN is sent together with the first statement; None: where it pays.
+        rollback_without_wait: Whether the ROLLBACK of a block that only read is not waited for.
+        resend_lost_statements: Whether a first statement is sent again where its connection was lost early.
+        retry_stale_plans: Whether a first statement is run again where a migration has overtaken its plan.
+        kw: The dialect's own.
+
+    Raises:
+        forebay.errors.InvalidOptionError: An option has a value it cannot have.
+
+    Attributes:
+        switches: The options above, as the connections of the dialect are told them.
+        begin_is_ping: BEGIN's answer comes before the first statement's, and stands for a pre-ping.
+    """
+
+    begin_is_ping = False
 
     #: Errors of the driver's carry a note from the error index: see :mod:`forebay._sqlalchemy.hinting`.
     adds_hints = True
+
+    def __init__(
+        self,
+        begin_with_statement: bool | None = None,
+        rollback_without_wait: bool = True,
+        resend_lost_statements: bool = True,
+        retry_stale_plans: bool = True,
+        **kw: Any,
+    ) -> None:
+        given = {
+            "begin_with_statement": begin_with_statement,
+            "rollback_without_wait": rollback_without_wait,
+            "resend_lost_statements": resend_lost_statements,
+            "retry_stale_plans": retry_stale_plans,
+        }
+        wrong = problems(given)
+        if wrong:
+            raise InvalidOptionError(*wrong)
+        super().__init__(**kw)
+        self.switches = switches_from(given)
+        self.begin_is_ping = self.begin_is_ping and self.switches.begin_is_ping
+        # The connections are made there. A module that the user brings along has ways of its own.
+        module: Any = getattr(self, "dbapi", None)
+        if hasattr(type(module), "switches") and module.switches != self.switches:
+            module.switches = self.switches
 
     def __init_subclass__(cls, **kw: Any) -> None:
         super().__init_subclass__(**kw)

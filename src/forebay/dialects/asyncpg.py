@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import URL
@@ -21,6 +22,7 @@ from forebay.dialects._asyncpg.connection import AsyncpgConnection
 from forebay.dialects._asyncpg.hosts import AsyncpgHosts
 from forebay.dialects._asyncpg.loops import connected
 from forebay.dialects._libpq import ASYNCPG_WORDS, to_asyncpg, with_each_port
+from forebay.dialects.switches import Switches
 
 
 class AsyncpgExecutionContext(PGExecutionContext_asyncpg):
@@ -39,11 +41,10 @@ class AsyncpgDbapi(AsyncAdapt_asyncpg_dbapi):
     """The DBAPI module SQLAlchemy sees; connects with our connection class.
 
     Attributes:
-        retry_stale_plans: Whether the first statement of a transaction is executed again when a migration has overtaken
-            its prepared statement; an argument of the same name in ``connect_args`` goes before this.
+        switches: Which features its connections have; set by the dialect.
     """
 
-    retry_stale_plans = True
+    switches = Switches()
 
     @functools.cached_property
     def _asyncpg_error_translate(self) -> dict[type[BaseException], type[Exception]]:
@@ -65,10 +66,13 @@ class AsyncpgDbapi(AsyncAdapt_asyncpg_dbapi):
         from_url = kw.pop("server_settings_of_url", None)
         if from_url:
             kw["server_settings"] = {**from_url, **(kw.get("server_settings") or {})}
+        switches = self.switches
+        if "retry_stale_plans" in kw:
+            switches = replace(switches, retry_stale_plans=kw.pop("retry_stale_plans"))
         options = {
             "prepared_statement_cache_size": kw.pop("prepared_statement_cache_size", 100),
             "prepared_statement_name_func": kw.pop("prepared_statement_name_func", None),
-            "retry_stale_plans": kw.pop("retry_stale_plans", self.retry_stale_plans),
+            "switches": switches,
         }
         return adapt(AsyncpgConnection, self, creator(*arg, **kw), **options)
 

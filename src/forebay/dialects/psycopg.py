@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import URL
@@ -25,9 +26,8 @@ from forebay.dialects._psycopg.connection import PsycopgConnection
 from forebay.dialects._psycopg.cursors import PsycopgStream
 from forebay.dialects._psycopg.hosts import PsycopgHosts
 from forebay.dialects._psycopg.statements import Unprepared
+from forebay.dialects.switches import Switches, problems, switches_from, warn_deprecated
 from forebay.errors import InvalidOptionError
-
-_BEGIN_MODES = (None, "pipeline", "await")
 
 
 class PsycopgExecutionContext(PGExecutionContext_psycopg):
@@ -47,11 +47,10 @@ class PsycopgDbapi(PsycopgAdaptDBAPI):
     """The DBAPI module SQLAlchemy sees; connects with our connection class.
 
     Attributes:
-        retry_stale_plans: Whether the first statement of a transaction is executed again when a migration has overtaken
-            its prepared statement; an argument of the same name in ``connect_args`` goes before this.
+        switches: Which features its connections have; set by the dialect.
     """
 
-    retry_stale_plans = True
+    switches = Switches()
 
     @functools.cached_property
     def _hosts(self) -> PsycopgHosts:
@@ -62,14 +61,16 @@ class PsycopgDbapi(PsycopgAdaptDBAPI):
         creator = kw.pop("async_creator_fn", None) or functools.partial(
             self._hosts.connect, bounded(self.psycopg.AsyncConnection).connect
         )
-        retry_stale_plans = kw.pop("retry_stale_plans", self.retry_stale_plans)
+        switches = self.switches
+        if "retry_stale_plans" in kw:
+            switches = replace(switches, retry_stale_plans=kw.pop("retry_stale_plans"))
         connection: PsycopgConnection
         if hasattr(PsycopgConnection, "create"):
             connection = adapt(PsycopgConnection, self, creator(*arg, **kw))
         else:
             without_dbapi: Any = PsycopgConnection  # 2.0's class takes the connection alone
             connection = without_dbapi(await_(creator(*arg, **kw)))
-        connection.retry_stale_plans = retry_stale_plans
+        connection.switches = switches
         return connection
 
 
@@ -77,15 +78,16 @@ class PsycopgDialect(PooledDialect, PGDialectAsync_psycopg):
     """SQLAlchemy's async psycopg dialect on Forebay's connection class.
 
     Args:
-        psycopg_begin: ``"pipeline"`` sends BEGIN together with the first statement, ``"await"`` waits for its answer
-            first. None, the default, chooses for each connection by the time BEGIN took on it: over a network the
-            pipeline saves a round trip, on the same machine waiting takes less of the processor. A stream
-            (``stream()``, ``yield_per``) is opened in one round trip, first batch included; only ``"await"`` makes
-            two of it.
-        kw: SQLAlchemy's own.
+        begin_with_statement: True sends BEGIN together with the first statement, False waits for its answer first.
+            None, the default, chooses for each connection by the time BEGIN took on it: over a network sending both
+            together saves a round trip, on the same machine waiting takes less of the processor. A stream
+            (``stream()``, ``yield_per``) is opened in one round trip, first batch included; only False makes two of
+            it.
+        psycopg_begin: Deprecated: ``"pipeline"`` is ``begin_with_statement=True``, ``"await"`` is False.
+        kw: The other switches, and SQLAlchemy's own.
 
     Raises:
-        forebay.errors.InvalidOptionError: It is none of these.
+        forebay.errors.InvalidOptionError: A value is none of these, or the two contradict each other.
     """
 
     supports_statement_cache = True
@@ -99,12 +101,14 @@ class PsycopgDialect(PooledDialect, PGDialectAsync_psycopg):
     _isolation_at_start: str | None = None
     _no_hstore = False
 
-    def __init__(self, psycopg_begin: str | None = None, **kw: Any) -> None:
-        if psycopg_begin not in _BEGIN_MODES:
-            raise InvalidOptionError(f"psycopg_begin={psycopg_begin!r}: must be 'pipeline', 'await' or None")
-        self.psycopg_begin = psycopg_begin
+    def __init__(self, begin_with_statement: bool | None = None, psycopg_begin: str | None = None, **kw: Any) -> None:
+        given = {"begin_with_statement": begin_with_statement, "psycopg_begin": psycopg_begin}
+        wrong = problems({**kw, **given})
+        if wrong:
+            raise InvalidOptionError(*wrong)
+        warn_deprecated(given)
         self._unprepared = Unprepared()
-        super().__init__(**kw)  # type: ignore[no-untyped-call]
+        super().__init__(begin_with_statement=switches_from(given).begin_with_statement, **kw)
 
     def on_connect(self) -> Callable[[Any], None]:
         """Return what sets a new connection up."""
@@ -112,7 +116,6 @@ class PsycopgDialect(PooledDialect, PGDialectAsync_psycopg):
 
         def set_up(connection: Any) -> None:
             if isinstance(connection, PsycopgConnection):
-                connection.begin_mode = self.psycopg_begin
                 connection.leave_unprepared(self._unprepared)
             stock(connection)
 

@@ -17,6 +17,7 @@ from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._arguments import ConnectArguments, parameter_names
 from forebay.dialects._sqlite.connection import SqliteConnection
 from forebay.dialects._sqlite.options import SqliteOptions
+from forebay.dialects.switches import Switches
 
 # What sqlite3.connect() takes; it is written in C and does not tell.
 _SQLITE3_NAMES = frozenset(
@@ -50,7 +51,13 @@ async def _opened(connecting: Any) -> Any:
 
 
 class SqliteDbapi(AsyncAdapt_aiosqlite_dbapi):
-    """The DBAPI module SQLAlchemy sees; connects with our connection class."""
+    """The DBAPI module SQLAlchemy sees; connects with our connection class.
+
+    Attributes:
+        switches: Which features its connections have; set by the dialect.
+    """
+
+    switches = Switches()
 
     def connect(self, *arg: Any, **kw: Any) -> SqliteConnection:
         """Open a connection; must run in a greenlet."""
@@ -63,7 +70,9 @@ class SqliteDbapi(AsyncAdapt_aiosqlite_dbapi):
             thread = connecting if isinstance(connecting, Thread) else connecting._thread
             thread.daemon = True
             connecting = _opened(connecting)
-        return adapt(SqliteConnection, self, connecting)
+        connection = adapt(SqliteConnection, self, connecting)
+        connection.rolls_back_without_wait = self.switches.rollback_without_wait
+        return connection
 
 
 class SqliteDialect(PooledDialect, SQLiteDialect_aiosqlite):
@@ -74,7 +83,7 @@ class SqliteDialect(PooledDialect, SQLiteDialect_aiosqlite):
         sqlite_journal_mode: The journal mode of the file.
         sqlite_busy_timeout: Seconds to wait for a lock, >= 0.
         sqlite_foreign_keys: Whether foreign keys are enforced.
-        kw: SQLAlchemy's own.
+        kw: The off switches, and SQLAlchemy's own.
 
     Raises:
         forebay.errors.InvalidOptionError: An option has a value it cannot have.

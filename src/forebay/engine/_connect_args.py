@@ -9,6 +9,7 @@ from sqlalchemy import URL, exc
 from sqlalchemy.engine import Dialect
 
 from forebay.dialects import ConnectArguments
+from forebay.dialects.switches import SWITCHES
 from forebay.engine._keywords import POOL_NAMES
 from forebay.engine._problems import Problem, near
 from forebay.engine._url import at_sign, at_sign_in_query, misread
@@ -16,7 +17,15 @@ from forebay.errors import ConfigurationError, InvalidOptionError, InvalidURLErr
 from forebay.pool.options import OPTIONS
 
 # What somebody may take for an argument of the driver, and the driver has none of.
-_OF_THE_ENGINE = frozenset((*POOL_NAMES.values(), *(option.name for option in OPTIONS), "echo", "poolclass"))
+_OF_THE_ENGINE = frozenset(
+    (
+        *POOL_NAMES.values(),
+        *(option.name for option in OPTIONS),
+        *(switch.name for switch in SWITCHES),
+        "echo",
+        "poolclass",
+    )
+)
 
 _HIGHEST_PORT = 65535
 

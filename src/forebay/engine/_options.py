@@ -15,12 +15,15 @@ from typing import Any
 from sqlalchemy import URL, exc
 from sqlalchemy.util import asbool
 
+from forebay.dialects import switches
 from forebay.dialects._ca import with_ca
 from forebay.engine import _connect_args, _drivers, _keywords, _pool_options
 from forebay.engine._problems import Problem, error_for
 from forebay.engine._url import read_url
 from forebay.engine.credentials import Credentials
 from forebay.errors import ConfigurationError, InvalidOptionError
+
+_SWITCHES = frozenset((*(switch.name for switch in switches.SWITCHES), *(old.name for old in switches.DEPRECATED)))
 
 
 @contextmanager
@@ -134,7 +137,9 @@ def _problems(
         options = _pool_options.coerced(options, getattr(dialect, "engine_config_types", {}))
     pool_class = _keywords.pool_class_of(dialect, url, options)
     unknown = _keywords.unknown_keywords(options, dialect, pool_class, async_creator=not pool_only)
-    yield from _pool_options.pool_problems({n: v for n, v in options.items() if n not in unknown}, used_names)
+    known = {name: value for name, value in options.items() if name not in unknown}
+    yield from _pool_options.pool_problems(known, used_names)
+    yield from _switch_problems(known)
     pool_class_wrong = _pool_options.pool_class_problem(options.get("poolclass"))
     if pool_class_wrong is not None and not _drivers.is_sync(dialect):
         yield pool_class_wrong
@@ -149,6 +154,12 @@ def _problems(
         )
     elif arguments is not None and by_url and check_arguments and not url_wrong:
         yield from _connect_args.argument_problems(text, url, connect_args, dialect, arguments)
+
+
+def _switch_problems(options: Mapping[str, Any]) -> Iterator[Problem]:
+    given = {name: _pool_options.showable(value) for name, value in options.items() if name in _SWITCHES}
+    for text in switches.problems(given):
+        yield Problem(InvalidOptionError, text)
 
 
 def _from_stock(error: Exception, url: URL) -> Problem | None:

@@ -20,6 +20,7 @@ from sqlalchemy import URL
 from sqlalchemy.pool import NullPool
 from sqlalchemy.util import asbool
 
+from forebay.dialects.switches import SWITCHES
 from forebay.engine._create import create_async_engine
 from forebay.engine._engine import AsyncEngine
 from forebay.engine._pool_options import showable
@@ -43,6 +44,10 @@ def _flag(text: str) -> bool:
     return asbool(text)
 
 
+def _optional_flag(text: str) -> bool | None:
+    return None if text.strip().lower() == "none" else asbool(text)
+
+
 def _echo(text: str) -> bool | str:
     return "debug" if text.strip().lower() == "debug" else asbool(text)
 
@@ -61,6 +66,7 @@ _ENGINE: Final[Mapping[str, Callable[[str], Any]]] = {
     "echo_pool": _echo,
     "hide_parameters": _flag,
     "isolation_level": str,
+    **{switch.name: _optional_flag if switch.default is None else _flag for switch in SWITCHES},
 }
 
 
@@ -88,6 +94,7 @@ def variables() -> dict[str, str]:
     }
     found.update({_variable(option.name): option.meaning for option in OPTIONS})
     found.update({_variable(name): f"{name}, as for SQLAlchemy" for name in _ENGINE})
+    found.update({_variable(switch.name): switch.on for switch in SWITCHES})
     return found
 
 
@@ -342,7 +349,8 @@ class _Reader:
             try:
                 given[name] = read(text)
             except ValueError:
-                self._wrong(_variable(name), f"={showable(text)!r}: must be true or false")
+                values = "true, false or none" if read is _optional_flag else "true or false"
+                self._wrong(_variable(name), f"={showable(text)!r}: must be {values}")
         if (ca := self._get("DB_SSL_CA")) is not None:
             given["ssl_ca"] = ca
         chosen = self._get("DB_PRESET")

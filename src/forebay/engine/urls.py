@@ -16,6 +16,7 @@ from typing import Any
 from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.ext.asyncio import AsyncEngine as AnyAsyncEngine
 
+from forebay.dialects.switches import DEPRECATED, SWITCHES
 from forebay.engine import _url_sync
 from forebay.engine._drivers import unknown_database
 from forebay.engine._problems import Problem, error_for
@@ -27,7 +28,8 @@ __all__ = ["async_url", "create_sync_engine", "sync_url"]
 
 # The pool's options that SQLAlchemy's own pool has too.
 _STOCK_POOL = frozenset(("pool_size", "max_overflow", "pool_timeout", "pool_recycle"))
-_OURS = frozenset(option.name for option in OPTIONS) - _STOCK_POOL | {"check_connect_args"}
+_SWITCHES = {switch.name for switch in SWITCHES} | {old.name for old in DEPRECATED}
+_OURS = frozenset(option.name for option in OPTIONS) - _STOCK_POOL | _SWITCHES | {"check_connect_args"}
 
 
 def async_url(url: str | URL, *, driver: str | None = None) -> URL:
@@ -79,9 +81,9 @@ def sync_url(url: str | URL | AnyAsyncEngine, *, driver: str | None = None) -> U
 def create_sync_engine(url: str | URL | AnyAsyncEngine, *, driver: str | None = None, **options: Any) -> Engine:
     """Create a plain synchronous engine for the database of an async URL, for Celery tasks, scripts and the shell.
 
-    Takes the keywords of the async engine, so one dictionary serves both. Those that only Forebay's pool has are left
-    out, since SQLAlchemy's own pool has nothing like them. ``connect_args`` written for the async driver are translated
-    where the two drivers mean the same and refused where not.
+    Takes the keywords of the async engine, so one dictionary serves both. Those that only Forebay's pool and adapters
+    have are left out, since SQLAlchemy's own have nothing like them. ``connect_args`` written for the async driver are
+    translated where the two drivers mean the same and refused where not.
 
     Args:
         url: A URL, or an async engine whose URL to take.

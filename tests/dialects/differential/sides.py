@@ -43,9 +43,9 @@ _PRE_PING = Configuration("pre-ping", {"pool_pre_ping": True})
 CONFIGURATIONS: dict[str, tuple[Configuration, ...]] = {
     "asyncpg": (_PLAIN, _PRE_PING),
     "psycopg": (
-        Configuration("pipeline", {}, {"psycopg_begin": "pipeline"}),
-        Configuration("await", {}, {"psycopg_begin": "await"}),
-        Configuration("pipeline, pre-ping", {"pool_pre_ping": True}, {"psycopg_begin": "pipeline"}),
+        Configuration("pipeline", {}, {"begin_with_statement": True}),
+        Configuration("await", {}, {"begin_with_statement": False}),
+        Configuration("pipeline, pre-ping", {"pool_pre_ping": True}, {"begin_with_statement": True}),
     ),
 }
 

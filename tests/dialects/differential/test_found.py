@@ -59,11 +59,11 @@ async def test_a_stream_left_half_read_keeps_no_lock_on_the_file(tmp_path: Path,
     await engine.dispose()
 
 
-@pytest.mark.parametrize("mode", ["pipeline", "await"])
-async def test_a_stream_that_is_closed_late_breaks_no_later_statement(postgres: PostgresServer, mode: str) -> None:
+@pytest.mark.parametrize("mode", [True, False], ids=["pipeline", "await"])
+async def test_a_stream_that_is_closed_late_breaks_no_later_statement(postgres: PostgresServer, mode: bool) -> None:
     """Goal: no "cursor does not exist". Method: close it after rollback, a transaction later, after its savepoint."""
     require("psycopg")
-    engine = create_async_engine(postgres.url("psycopg"), psycopg_begin=mode, pool_size=1, max_overflow=0)
+    engine = create_async_engine(postgres.url("psycopg"), begin_with_statement=mode, pool_size=1, max_overflow=0)
     many, one = text("SELECT generate_series(1, 300)"), text("SELECT 1")
     options = {"yield_per": 10}
     async with engine.connect() as connection:
@@ -95,13 +95,13 @@ async def test_a_stream_that_is_closed_late_breaks_no_later_statement(postgres: 
     await engine.dispose()
 
 
-@pytest.mark.parametrize("mode", ["pipeline", "await"])
+@pytest.mark.parametrize("mode", [True, False], ids=["pipeline", "await"])
 async def test_psycopgs_own_named_cursor_works_right_after_a_block_that_only_read(
-    postgres: PostgresServer, mode: str
+    postgres: PostgresServer, mode: bool
 ) -> None:
     """Goal: no "not supported in pipeline mode". Method: take the raw connection while that ROLLBACK is under way."""
     require("psycopg")
-    engine = create_async_engine(postgres.url("psycopg"), psycopg_begin=mode, pool_size=1, max_overflow=0)
+    engine = create_async_engine(postgres.url("psycopg"), begin_with_statement=mode, pool_size=1, max_overflow=0)
     for _ in range(3):
         async with engine.connect() as connection:
             await connection.execute(text("SELECT 1"))

@@ -14,11 +14,11 @@ from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
 
 
-@pytest.fixture(params=["pipeline", "await"])
-def mode(request: pytest.FixtureRequest) -> str:
-    """Each way in turn."""
+@pytest.fixture(params=[True, False], ids=["pipeline", "await"])
+def mode(request: pytest.FixtureRequest) -> bool:
+    """Each way in turn: BEGIN with its statement, or awaited."""
     require("psycopg")
-    return str(request.param)
+    return bool(request.param)
 
 
 @pytest.fixture

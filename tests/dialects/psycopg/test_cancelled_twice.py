@@ -26,14 +26,14 @@ async def run_so_many(postgres: PostgresServer, wanted: int, within_s: float) ->
 
 @pytest.mark.parametrize("turns", [1, 2, 4, 8])
 async def test_a_statement_cancelled_twice_is_over_on_the_server(
-    postgres: PostgresServer, proxied: Any, mode: str, turns: int
+    postgres: PostgresServer, proxied: Any, mode: bool, turns: int
 ) -> None:
     """What was seen: psycopg's request to cancel was cut off by the second cancellation, and the statement went on.
 
     Method: a long statement, and two cancellations with some turns of the event loop in between; through a proxy the
     request takes more of them. The server is asked what runs.
     """
-    engine, _ = await proxied(psycopg_begin=mode)
+    engine, _ = await proxied(begin_with_statement=mode)
 
     async def sleep() -> None:
         async with engine.connect() as connection:

@@ -17,14 +17,16 @@ from forebay.testing.servers.postgres import PostgresServer
 
 @pytest.mark.parametrize("what", ["a rollback", "a statement"])
 async def test_python_does_not_crash_when_a_stalled_connection_is_dropped(
-    postgres: PostgresServer, mode: str, what: str
+    postgres: PostgresServer, mode: bool, what: str
 ) -> None:
     """What was seen: a segmentation fault. psycopg's generator went on with the address of a connection we had freed.
 
     Method: the server is silent while a rollback, or a statement, is waited for; the connection is terminated.
     """
     async with Proxy(postgres.host, postgres.port) as proxy:
-        engine = create_async_engine(postgres.url("psycopg", via=proxy), psycopg_begin=mode, pool_reset_timeout=30)
+        engine = create_async_engine(
+            postgres.url("psycopg", via=proxy), begin_with_statement=mode, pool_reset_timeout=30
+        )
         async with engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
             adapted: Any = (await connection.get_raw_connection()).dbapi_connection

@@ -29,11 +29,11 @@ async def pid_of(driver: Any) -> int:
     "statement", ["SELECT pg_backend_pid()", "UPDATE lost SET n = n + 1 RETURNING pg_backend_pid()"]
 )
 async def test_the_first_statement_of_a_dead_connection_is_sent_again(
-    postgres: PostgresServer, pre_ping: bool, statement: str, mode: str
+    postgres: PostgresServer, pre_ping: bool, statement: str, mode: bool
 ) -> None:
     """Goal: nobody sees a connection that died idle. Method: kill it behind the pool's back; the events tell of it."""
     postgres.query("DROP TABLE IF EXISTS lost; CREATE TABLE lost (n int); INSERT INTO lost VALUES (0)")
-    engine = create_async_engine(postgres.url("psycopg"), psycopg_begin=mode, pool_pre_ping=pre_ping)
+    engine = create_async_engine(postgres.url("psycopg"), begin_with_statement=mode, pool_pre_ping=pre_ping)
     seen: list[str] = []
     for name in ("connect", "invalidate", "close", "checkin"):
         event.listen(engine.sync_engine.pool, name, lambda *_, name=name: seen.append(name))
@@ -57,9 +57,11 @@ async def test_the_first_statement_of_a_dead_connection_is_sent_again(
     postgres.query("DROP TABLE lost")
 
 
-async def test_a_connection_lost_in_mid_transaction_is_the_callers_to_know(postgres: PostgresServer, mode: str) -> None:
+async def test_a_connection_lost_in_mid_transaction_is_the_callers_to_know(
+    postgres: PostgresServer, mode: bool
+) -> None:
     """Goal: what was done before is never silently missing. Method: kill after the first statement."""
-    engine = create_async_engine(postgres.url("psycopg"), psycopg_begin=mode, pool_pre_ping=True)
+    engine = create_async_engine(postgres.url("psycopg"), begin_with_statement=mode, pool_pre_ping=True)
     async with engine.connect() as connection:
         pid = (await connection.execute(PID)).scalar_one()
         postgres.kill_backend(pid)
@@ -69,9 +71,9 @@ async def test_a_connection_lost_in_mid_transaction_is_the_callers_to_know(postg
     await engine.dispose()
 
 
-async def test_a_second_transaction_of_the_same_checkout_is_not_moved(postgres: PostgresServer, mode: str) -> None:
+async def test_a_second_transaction_of_the_same_checkout_is_not_moved(postgres: PostgresServer, mode: bool) -> None:
     """Goal: what the user set up in the session is never silently missing. Method: kill between two transactions."""
-    engine = create_async_engine(postgres.url("psycopg"), psycopg_begin=mode, pool_pre_ping=True)
+    engine = create_async_engine(postgres.url("psycopg"), begin_with_statement=mode, pool_pre_ping=True)
     async with engine.connect() as connection:
         pid = (await connection.execute(text("SELECT pg_backend_pid(), set_config('search_path', 'x', false)"))).all()[
             0
@@ -84,18 +86,18 @@ async def test_a_second_transaction_of_the_same_checkout_is_not_moved(postgres: 
 
 
 async def test_nothing_is_sent_twice_in_autocommit_and_a_ping_finds_the_dead(
-    postgres: PostgresServer, mode: str
+    postgres: PostgresServer, mode: bool
 ) -> None:
     """Goal: where no BEGIN tells, a real ping does. Method: AUTOCOMMIT per engine and per connection, and raw."""
     for options in ({"isolation_level": "AUTOCOMMIT"}, {}):
-        engine = create_async_engine(postgres.url("psycopg"), psycopg_begin=mode, pool_pre_ping=True, **options)
+        engine = create_async_engine(postgres.url("psycopg"), begin_with_statement=mode, pool_pre_ping=True, **options)
         blind(engine)
         old = await killed_idle(engine, postgres)
         async with engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             assert (await connection.execute(PID)).scalar_one() != old
         await engine.dispose()
-    engine = create_async_engine(postgres.url("psycopg"), psycopg_begin=mode, pool_pre_ping=True)
+    engine = create_async_engine(postgres.url("psycopg"), begin_with_statement=mode, pool_pre_ping=True)
     blind(engine)
     old = await killed_idle(engine, postgres)
     raw = await engine.raw_connection()
@@ -109,11 +111,11 @@ async def test_nothing_is_sent_twice_in_autocommit_and_a_ping_finds_the_dead(
 
 
 async def test_a_server_that_cannot_be_reached_again_is_said_at_once(
-    private_postgres: PostgresServer, mode: str
+    private_postgres: PostgresServer, mode: bool
 ) -> None:
     """Goal: the error is that of the connect, and the books are right. Method: stop the server, use, start it."""
     engine = create_async_engine(
-        private_postgres.url("psycopg"), psycopg_begin=mode, pool_pre_ping=True, pool_timeout=5
+        private_postgres.url("psycopg"), begin_with_statement=mode, pool_pre_ping=True, pool_timeout=5
     )
     blind(engine)
     await killed_idle(engine, private_postgres)
@@ -134,12 +136,12 @@ async def test_a_server_that_cannot_be_reached_again_is_said_at_once(
 
 @pytest.mark.slow
 async def test_a_silent_server_is_given_up_after_the_ping_bound_with_pre_ping_only(
-    postgres: PostgresServer, mode: str
+    postgres: PostgresServer, mode: bool
 ) -> None:
     """Goal: late is lost, where the user asked for it. Method: a proxy that stalls for a while."""
     async with Proxy(postgres.host, postgres.port) as proxy:
         engine = create_async_engine(
-            postgres.url("psycopg", via=proxy), psycopg_begin=mode, pool_pre_ping=True, pool_ping_timeout=0.2
+            postgres.url("psycopg", via=proxy), begin_with_statement=mode, pool_pre_ping=True, pool_ping_timeout=0.2
         )
         async with engine.connect() as connection:
             old = (await connection.execute(PID)).scalar_one()
@@ -158,7 +160,7 @@ async def test_a_silent_server_is_given_up_after_the_ping_bound_with_pre_ping_on
 
 @pytest.mark.slow
 async def test_the_time_a_program_needs_itself_is_not_counted_as_the_servers(
-    postgres: PostgresServer, mode: str
+    postgres: PostgresServer, mode: bool
 ) -> None:
     """What was seen: "server closed the connection unexpectedly" for a statement with 65 536 parameters, and pre-ping.
 
@@ -176,7 +178,7 @@ async def test_the_time_a_program_needs_itself_is_not_counted_as_the_servers(
             return super().dump(obj)
 
     engine = create_async_engine(
-        postgres.url("psycopg"), psycopg_begin=mode, pool_pre_ping=True, pool_ping_timeout=0.1, pool_size=1
+        postgres.url("psycopg"), begin_with_statement=mode, pool_pre_ping=True, pool_ping_timeout=0.1, pool_size=1
     )
     async with engine.connect() as connection:
         driver: Any = (await connection.get_raw_connection()).driver_connection
@@ -193,14 +195,14 @@ async def test_the_time_a_program_needs_itself_is_not_counted_as_the_servers(
 
 @pytest.mark.slow
 async def test_a_rollback_nobody_waits_for_is_answered_within_the_pools_bound(
-    postgres: PostgresServer, mode: str
+    postgres: PostgresServer, mode: bool
 ) -> None:
     """Goal: `pool_reset_timeout` counts. Method: stall behind a block that was left half a second ago."""
     for bound_s, lost in ((0.4, True), (1.0, False), (5.0, False)):
         async with Proxy(postgres.host, postgres.port) as proxy:
             engine = create_async_engine(
                 postgres.url("psycopg", via=proxy),
-                psycopg_begin=mode,
+                begin_with_statement=mode,
                 pool_size=1,
                 max_overflow=0,
                 pool_reset_timeout=bound_s,
@@ -219,12 +221,12 @@ async def test_a_rollback_nobody_waits_for_is_answered_within_the_pools_bound(
 
 @pytest.mark.slow
 async def test_connections_killed_at_random_under_read_load_are_noticed_by_nobody(
-    postgres: PostgresServer, mode: str
+    postgres: PostgresServer, mode: bool
 ) -> None:
     """Goal: with pre-ping, readers never see a dead connection. Method: kill 60 at random moments under load."""
     engine = create_async_engine(
         postgres.url("psycopg"),
-        psycopg_begin=mode,
+        begin_with_statement=mode,
         pool_pre_ping=True,
         pool_size=6,
         max_overflow=0,
@@ -270,7 +272,7 @@ async def test_connections_killed_at_random_under_read_load_are_noticed_by_nobod
 
 
 async def test_a_rollback_while_the_pool_brings_the_connection_to_rest_waits_for_nothing(
-    proxied: Any, mode: str
+    proxied: Any, mode: bool
 ) -> None:
     """What was seen, in SQLAlchemy's own tests: "Set changed size during iteration", where all that was checked out and
     not checked in is rolled back. Method: the same; a listener fails as if it was cancelled, so the pool cleans up by
@@ -283,7 +285,7 @@ async def test_a_rollback_while_the_pool_brings_the_connection_to_rest_waits_for
     class Exit(asyncio.CancelledError):
         pass
 
-    engine, _ = await proxied(psycopg_begin=mode)
+    engine, _ = await proxied(begin_with_statement=mode)
     out: set[Any] = set()
     event.listen(engine.sync_engine, "checkout", lambda connection, *_: out.add(connection))
     event.listen(engine.sync_engine, "checkin", lambda connection, *_: out.discard(connection))

@@ -26,11 +26,11 @@ async def read(engine: AsyncEngine, times: int = 1) -> int:
 
 @pytest.mark.parametrize("isolation", ["READ COMMITTED", "AUTOCOMMIT"])
 async def test_a_migration_costs_no_request(
-    engine_with: Engines, mode: str, postgres: PostgresServer, isolation: str
+    engine_with: Engines, mode: bool, postgres: PostgresServer, isolation: str
 ) -> None:
     """Goal: the first statement of a transaction survives a stale plan. Method: a column more, twice; a name the server
     has forgotten."""
-    engine = engine_with(psycopg_begin=mode, isolation_level=isolation)
+    engine = engine_with(begin_with_statement=mode, isolation_level=isolation)
     assert await read(engine, 8) == 1  # prepared after the fifth
     for columns in 2, 3:
         postgres.query(f"ALTER TABLE ridden ADD c{columns} int")
@@ -43,10 +43,10 @@ async def test_a_migration_costs_no_request(
 
 
 async def test_a_stale_plan_in_mid_transaction_is_the_callers_to_know(
-    engine_with: Engines, mode: str, postgres: PostgresServer
+    engine_with: Engines, mode: bool, postgres: PostgresServer
 ) -> None:
     """Goal: what was done before in the transaction is never silently missing. Method: a stale second statement."""
-    engine = engine_with(psycopg_begin=mode)
+    engine = engine_with(begin_with_statement=mode)
     await read(engine, 8)
     postgres.query("ALTER TABLE ridden ADD b int")
     async with engine.connect() as connection:
@@ -58,10 +58,10 @@ async def test_a_stale_plan_in_mid_transaction_is_the_callers_to_know(
 
 
 async def test_the_error_can_be_had_as_sqlalchemy_raises_it(
-    engine_with: Engines, mode: str, postgres: PostgresServer
+    engine_with: Engines, mode: bool, postgres: PostgresServer
 ) -> None:
     """Goal: the way back to stock. Method: connect_args."""
-    engine = engine_with(psycopg_begin=mode, connect_args={"retry_stale_plans": False})
+    engine = engine_with(begin_with_statement=mode, connect_args={"retry_stale_plans": False})
     await read(engine, 8)
     postgres.query("ALTER TABLE ridden ADD b int")
     with pytest.raises(exc.NotSupportedError):

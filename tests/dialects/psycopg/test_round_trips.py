@@ -25,7 +25,7 @@ async def test_a_read_is_one_round_trip_and_its_rollback_is_not_waited_for(
     proxied: Callable[..., Any], pre_ping: bool
 ) -> None:
     """Goal: ROLLBACK, BEGIN and statement in one. Method: blocks one after the other; the last ROLLBACK counts too."""
-    engine, proxy = await proxied(psycopg_begin="pipeline", pool_pre_ping=pre_ping)
+    engine, proxy = await proxied(begin_with_statement=True, pool_pre_ping=pre_ping)
     await read(engine)
     await read(engine)
     proxy.reset_count()
@@ -41,7 +41,7 @@ async def test_a_read_is_one_round_trip_and_its_rollback_is_not_waited_for(
 
 async def test_awaited_a_begin_is_a_round_trip(proxied: Callable[..., Any]) -> None:
     """Goal: the other way is what it says. Method: count."""
-    engine, proxy = await proxied(psycopg_begin="await")
+    engine, proxy = await proxied(begin_with_statement=False)
     await read(engine)
     await read(engine)
     proxy.reset_count()
@@ -84,9 +84,9 @@ def test_another_word_is_refused() -> None:
         create_async_engine("postgresql+psycopg://host/db", psycopg_begin="pipe")
 
 
-async def test_commit_and_rollback_at_rest_send_nothing(proxied: Callable[..., Any], mode: str) -> None:
+async def test_commit_and_rollback_at_rest_send_nothing(proxied: Callable[..., Any], mode: bool) -> None:
     """Goal: nothing to end, nothing to send. Method: count."""
-    engine, proxy = await proxied(psycopg_begin=mode)
+    engine, proxy = await proxied(begin_with_statement=mode)
     await read(engine)
     async with engine.connect() as connection:
         await connection.execute(text("SELECT pg_sleep(0)"))

@@ -10,7 +10,7 @@ from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
 
 
-async def test_a_row_lock_holds_until_the_block_ends_and_never_after_it(postgres: PostgresServer, mode: str) -> None:
+async def test_a_row_lock_holds_until_the_block_ends_and_never_after_it(postgres: PostgresServer, mode: bool) -> None:
     """Goal: a NOWAIT elsewhere fails inside the block and succeeds right after. Method: 100 times, over a slow link."""
     postgres.query("DROP TABLE IF EXISTS locked; CREATE TABLE locked (id int); INSERT INTO locked VALUES (1)")
     nowait = text("SELECT id FROM locked WHERE id = 1 FOR UPDATE NOWAIT")
@@ -19,7 +19,7 @@ async def test_a_row_lock_holds_until_the_block_ends_and_never_after_it(postgres
         text("SELECT id FROM locked WHERE id = 1 /* */ FOR NO KEY UPDATE"),
     )
     async with Proxy(postgres.host, postgres.port, latency_s=0.002) as proxy:
-        slow = create_async_engine(postgres.url("psycopg", via=proxy), psycopg_begin=mode)
+        slow = create_async_engine(postgres.url("psycopg", via=proxy), begin_with_statement=mode)
         near = create_async_engine(postgres.url("psycopg"))
         async with near.connect() as other:
             for n in range(100):

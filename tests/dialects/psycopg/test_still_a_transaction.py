@@ -20,13 +20,13 @@ Engines = Callable[..., AsyncEngine]
 
 
 async def test_a_write_left_without_commit_is_not_there(
-    engine_with: Engines, mode: str, postgres: PostgresServer
+    engine_with: Engines, mode: bool, postgres: PostgresServer
 ) -> None:
     """Goal: BEGIN came first. Method: a function that inserts, an insert, and one by RETURNING, each left."""
     postgres.query(
         "CREATE OR REPLACE FUNCTION put(i int) RETURNS int LANGUAGE sql AS 'INSERT INTO ridden VALUES (i) RETURNING n'"
     )
-    engine = engine_with(psycopg_begin=mode)
+    engine = engine_with(begin_with_statement=mode)
     for sql in ("SELECT put(1)", "INSERT INTO ridden VALUES (1)", "INSERT INTO ridden VALUES (1) RETURNING n"):
         for _ in range(8):  # prepared after the fifth
             async with engine.connect() as connection:
@@ -38,10 +38,10 @@ async def test_a_write_left_without_commit_is_not_there(
 
 
 async def test_a_begin_that_fails_never_lets_its_statement_run(
-    engine_with: Engines, mode: str, postgres: PostgresServer
+    engine_with: Engines, mode: bool, postgres: PostgresServer
 ) -> None:
     """Goal: they are one group. Method: an invalid BEGIN; the error is the server's, the connection goes on."""
-    engine = engine_with(psycopg_begin=mode)
+    engine = engine_with(begin_with_statement=mode)
     async with engine.connect() as connection:
         driver: Any = (await connection.get_raw_connection()).driver_connection
         driver._begin_statement = b"BEGIN ISOLATION LEVEL nonsense"
@@ -56,10 +56,10 @@ async def test_a_begin_that_fails_never_lets_its_statement_run(
 
 
 async def test_settings_of_a_transaction_reach_the_next_statement_and_not_the_next_user(
-    engine_with: Engines, mode: str
+    engine_with: Engines, mode: bool
 ) -> None:
     """Goal: SET LOCAL is that. Method: set_config(…, true), as the first statement."""
-    engine = engine_with(psycopg_begin=mode)
+    engine = engine_with(begin_with_statement=mode)
     for _ in range(8):
         async with engine.connect() as connection:
             assert not await connection.scalar(text("SELECT current_setting('my.tenant', true)"))
@@ -67,10 +67,10 @@ async def test_settings_of_a_transaction_reach_the_next_statement_and_not_the_ne
             assert await connection.scalar(text("SELECT current_setting('my.tenant')")) == "a"
 
 
-async def test_a_row_lock_ends_with_its_block(engine_with: Engines, mode: str, postgres: PostgresServer) -> None:
+async def test_a_row_lock_ends_with_its_block(engine_with: Engines, mode: bool, postgres: PostgresServer) -> None:
     """Goal: nobody meets a lock of a block that was left. Method: FOR UPDATE, leave, NOWAIT elsewhere; 60 times."""
     postgres.query("INSERT INTO ridden VALUES (1)")
-    engine, other = engine_with(psycopg_begin=mode), engine_with()
+    engine, other = engine_with(begin_with_statement=mode), engine_with()
     for _ in range(60):
         async with engine.connect() as connection:
             await connection.execute(text("SELECT n FROM ridden FOR UPDATE"))
@@ -79,9 +79,9 @@ async def test_a_row_lock_ends_with_its_block(engine_with: Engines, mode: str, p
 
 
 @pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
-async def test_the_isolation_level_is_in_begin(engine_with: Engines, mode: str, level: str) -> None:
+async def test_the_isolation_level_is_in_begin(engine_with: Engines, mode: bool, level: str) -> None:
     """Goal: options of the connection count, and end with it. Method: ask the server, twice."""
-    engine = engine_with(psycopg_begin=mode)
+    engine = engine_with(begin_with_statement=mode)
     ask = text("SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only')")
     async with engine.connect() as connection:
         await connection.execute(text("SELECT 1"))
@@ -92,9 +92,9 @@ async def test_the_isolation_level_is_in_begin(engine_with: Engines, mode: str, 
         assert (await connection.execute(ask)).one() == ("read committed", "off")
 
 
-async def test_autocommit_begins_nothing(engine_with: Engines, mode: str, postgres: PostgresServer) -> None:
+async def test_autocommit_begins_nothing(engine_with: Engines, mode: bool, postgres: PostgresServer) -> None:
     """Goal: AUTOCOMMIT is that, also right after a block that was left. Method: VACUUM, and an insert rolled back."""
-    engine = engine_with(psycopg_begin=mode)
+    engine = engine_with(begin_with_statement=mode)
     async with engine.connect() as connection:
         await connection.execute(text("SELECT 1"))
     async with engine.connect() as connection:
@@ -105,9 +105,9 @@ async def test_autocommit_begins_nothing(engine_with: Engines, mode: str, postgr
     assert postgres.query("SELECT n FROM ridden") == [(1,)]
 
 
-async def test_savepoints_errors_and_what_comes_after(engine_with: Engines, mode: str) -> None:
+async def test_savepoints_errors_and_what_comes_after(engine_with: Engines, mode: bool) -> None:
     """Goal: a failed statement fails its savepoint only. Method: the ORM, a duplicate key inside."""
-    engine = engine_with(psycopg_begin=mode)
+    engine = engine_with(begin_with_statement=mode)
     async with AsyncSession(engine) as session:
         await session.execute(INSERT, {"n": 1})
         with pytest.raises(exc.IntegrityError):
@@ -118,9 +118,9 @@ async def test_savepoints_errors_and_what_comes_after(engine_with: Engines, mode
         assert await session.scalar(COUNT) == 2
 
 
-async def test_the_first_statement_may_fail_in_every_way(engine_with: Engines, mode: str) -> None:
+async def test_the_first_statement_may_fail_in_every_way(engine_with: Engines, mode: bool) -> None:
     """Goal: errors are the driver's, and the connection goes on. Method: refused by server and by libpq."""
-    engine = engine_with(psycopg_begin=mode, pool_pre_ping=True)
+    engine = engine_with(begin_with_statement=mode, pool_pre_ping=True)
     many = ", ".join(f"(%(n{n})s)" for n in range(65_536))
     failing: list[tuple[str, Any]] = [
         ("SELEC 1", None),
@@ -139,9 +139,9 @@ async def test_the_first_statement_may_fail_in_every_way(engine_with: Engines, m
             assert await connection.scalar(COUNT) == 0
 
 
-async def test_everything_else_of_psycopg_works_right_after_a_block_was_left(engine_with: Engines, mode: str) -> None:
+async def test_everything_else_of_psycopg_works_right_after_a_block_was_left(engine_with: Engines, mode: bool) -> None:
     """Goal: nothing reads another's answer. Method: each way to use the connection, behind such a ROLLBACK."""
-    engine = engine_with(psycopg_begin=mode)
+    engine = engine_with(begin_with_statement=mode)
 
     async def left() -> None:
         async with engine.connect() as connection:
@@ -182,9 +182,9 @@ async def test_everything_else_of_psycopg_works_right_after_a_block_was_left(eng
     await engine.dispose()
 
 
-async def test_cancelled_anywhere_the_next_user_gets_its_own_answers(engine_with: Engines, mode: str) -> None:
+async def test_cancelled_anywhere_the_next_user_gets_its_own_answers(engine_with: Engines, mode: bool) -> None:
     """Goal: no answer goes to the wrong one. Method: cancel 150 blocks at random moments, check after each."""
-    engine = engine_with(psycopg_begin=mode, pool_pre_ping=True)
+    engine = engine_with(begin_with_statement=mode, pool_pre_ping=True)
     chance = random.Random(11)
 
     async def block(n: int) -> None:
@@ -225,10 +225,10 @@ STEPS = (
 
 
 async def test_random_scripts_do_what_they_do_on_stock(
-    engine_with: Engines, mode: str, postgres: PostgresServer
+    engine_with: Engines, mode: bool, postgres: PostgresServer
 ) -> None:
     """Goal: nobody can tell the difference. Method: 150 random scripts on both; results, errors and the table agree."""
-    ours = engine_with(psycopg_begin=mode)
+    ours = engine_with(begin_with_statement=mode)
     stock = stock_create(postgres.url("psycopg"), pool_size=1, max_overflow=0)
     chance = random.Random(5)
     words, weights = [step for step, _ in STEPS], [weight for _, weight in STEPS]
@@ -270,13 +270,13 @@ async def played(engine: Any, script: list[str]) -> list[Any]:
 
 @pytest.mark.parametrize("pooler", ["pgbouncer", "pgbouncer_session"])
 async def test_behind_a_pooler_every_task_gets_its_own_answers(
-    request: pytest.FixtureRequest, mode: str, pooler: str
+    request: pytest.FixtureRequest, mode: bool, pooler: str
 ) -> None:
     """What was seen, on PgBouncer 1.18: portal "" does not exist. The session was taken away behind a ROLLBACK nobody
     waited for, in the midst of what followed it. Method: 8 tasks in both of its modes, some statements large."""
     server = request.getfixturevalue(pooler)
     engine = create_async_engine(
-        server.url("psycopg"), psycopg_begin=mode, pool_pre_ping=True, connect_args={"prepare_threshold": None}
+        server.url("psycopg"), begin_with_statement=mode, pool_pre_ping=True, connect_args={"prepare_threshold": None}
     )
 
     async def work(task: int) -> None:

@@ -181,9 +181,9 @@ async def test_a_dead_connection_costs_a_stream_nothing(postgres: PostgresServer
     assert await streamed(engine, 25, 10) == [10, 10, 5]
 
 
-async def test_cancelled_in_mid_stream_the_next_user_gets_its_own_answers(engine_with: Engines, mode: str) -> None:
+async def test_cancelled_in_mid_stream_the_next_user_gets_its_own_answers(engine_with: Engines, mode: bool) -> None:
     """Goal: no batch goes to the wrong one. Method: cancel 100 streams at random moments, check after each."""
-    engine = engine_with(psycopg_begin=mode, pool_pre_ping=True)
+    engine = engine_with(begin_with_statement=mode, pool_pre_ping=True)
     chance = random.Random(3)
 
     async def stream() -> None:

@@ -24,6 +24,7 @@ from forebay.dialects._asyncpg.statements import StatementNames
 from forebay.dialects._asyncpg.stopping import begin_to_stop
 from forebay.dialects._asyncpg.transaction import RiddenTransaction, begin_sql
 from forebay.dialects._leftovers import NOT_PROVEN, Leaves, Leftovers, left_by, proof_of_rest
+from forebay.dialects.switches import Switches
 
 if TYPE_CHECKING:
     from forebay._sqlalchemy.pool_entry import Record
@@ -41,7 +42,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
 
     Attributes:
         plain: The transaction under way has done nothing but read.
-        retry_stale_plans: A first statement whose plan a migration has overtaken is executed again.
+        switches: Which features this connection has.
         owes_ping: The pool left its pre-ping to the first BEGIN of this checkout, which has not come yet.
     """
 
@@ -55,18 +56,18 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         "_used_in",
         "owes_ping",
         "plain",
-        "retry_stale_plans",
+        "switches",
     )
 
-    def __init__(self, dbapi: Any, connection: Any, *, retry_stale_plans: bool = True, **options: Any) -> None:
+    def __init__(self, dbapi: Any, connection: Any, *, switches: Switches | None = None, **options: Any) -> None:
         super().__init__(dbapi, connection, **options)  # type: ignore[no-untyped-call]
-        self.retry_stale_plans = retry_stale_plans
+        self.switches = switches or Switches()
         named_by_user = options.get("prepared_statement_name_func") is not None
         # Without asyncpg's own cache there are to be no names: the user works behind a pooler.
         # A connection of another make, from the user's own creator, gets the names SQLAlchemy gives.
         self._keeps_statements = bool(getattr(connection, "_stmt_cache_enabled", False))
         self._names = StatementNames() if not named_by_user and self._keeps_statements else None
-        self._rider = rider_for(connection)
+        self._rider = rider_for(connection) if self.switches.begin_with_statement is not False else None
         self._record: Record | None = None
         # The checkout in which it was used last. The first transaction of one may be moved to another connection:
         # nobody has set anything up in the session yet.
@@ -95,7 +96,8 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             # What asyncpg believes counts only if it has seen the latest; if not, that was a ROLLBACK of ours.
             and not (rider.told and connection.is_in_transaction())
         ):
-            bound_s = ping_bound_s(self._record) if self._first and self._record is not None else None
+            record, vouched = self._record, self._first and self.switches.begin_is_ping
+            bound_s = ping_bound_s(record) if vouched and record is not None else None
             rider.begin(begin_sql(self.isolation_level, self.readonly, self.deferrable), bound_s)
             self.owes_ping = False
             self._transaction = RiddenTransaction(connection, self.isolation_level, self.readonly, self.deferrable)
@@ -143,6 +145,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         if (
             began
             and self._first
+            and self.switches.resend_lost_statements
             and self.isolation_level != "autocommit"
             and self._connection.is_closed()
             # Something that is no PostgreSQL answered: what it did with BEGIN is not known.
@@ -241,7 +244,8 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         if name is None and not getattr(connection, "_stmt_cache_enabled", True):
             name = ""  # asyncpg before 0.32 makes one up
         text = operation
-        if invalidate_timestamp and self._keeps_statements and not self._reaches_server():
+        retried = self._keeps_statements and self.switches.retry_stale_plans
+        if invalidate_timestamp and retried and not self._reaches_server():
             # A pooler that follows prepared statements (PgBouncer since 1.21) knows them by their text: the same text
             # under another name leads to the same plan on the server, as stale as before.
             text = f"{operation} /* prepared anew {invalidate_timestamp:.6f} */"
@@ -269,6 +273,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         transaction = self._transaction
         return (
             self.plain
+            and self.switches.rollback_without_wait
             and rider is not None
             and rider.told
             and self._reaches_server()
@@ -384,7 +389,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
 
     def vouches(self) -> bool:
         """Tell whether the first BEGIN of a checkout is as good as a ping: the server is lost if it is not answered."""
-        return self._rider is not None and self.isolation_level != "autocommit"
+        return self._rider is not None and self.switches.begin_is_ping and self.isolation_level != "autocommit"
 
     def pay_ping(self) -> AsyncpgConnection:
         """Do the ping that was left to BEGIN; must run in a greenlet.
@@ -416,8 +421,8 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
 
     async def _async_ping(self) -> None:
         connection: Any = self._connection
-        if self._transaction is not None or self.isolation_level == "autocommit":
-            await connection.fetchrow(";")
+        if self._rider is None or self._transaction is not None or self.isolation_level == "autocommit":
+            await super()._async_ping()  # type: ignore[no-untyped-call]
             return
         # Two simple queries: nothing a pooler in transaction mode could come between.
         await self.let_asyncpg_know()

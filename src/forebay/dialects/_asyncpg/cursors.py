@@ -195,7 +195,7 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
             raise error
         if early is not None:
             raise early from error
-        if began and not self._again and adapted.retry_stale_plans and is_stale_plan(error):
+        if began and not self._again and adapted.switches.retry_stale_plans and is_stale_plan(error):
             raise StalePlan from error
         adapted._handle_exception(error)
 

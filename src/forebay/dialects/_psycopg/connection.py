@@ -24,6 +24,7 @@ from forebay.dialects._psycopg.cursors import PsycopgCursor, PsycopgStream
 from forebay.dialects._psycopg.riding import Beginning, can_ride, may_ride
 from forebay.dialects._psycopg.statements import Unprepared, manager_class
 from forebay.dialects._psycopg.streams import can_stream, fetched, opened
+from forebay.dialects.switches import Switches
 
 if TYPE_CHECKING:
     from forebay._sqlalchemy.pool_entry import Record
@@ -43,10 +44,8 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
     """One psycopg connection as SQLAlchemy's engine sees it.
 
     Attributes:
-        begin_mode: ``"pipeline"``: BEGIN rides with its statement; ``"await"``: it is waited for; None: by the time it
-            took so far.
         plain: The transaction under way was begun by us and has done nothing but read.
-        retry_stale_plans: A first statement whose plan a migration has overtaken is executed again.
+        switches: Which features this connection has.
         owes_ping: The pool left its pre-ping to the first BEGIN of this checkout, which has not come yet.
         tuples_ok: libpq's status of a result with rows.
     """
@@ -59,10 +58,9 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         "_set_aside",
         "_unprepared",
         "_used_in",
-        "begin_mode",
         "owes_ping",
         "plain",
-        "retry_stale_plans",
+        "switches",
         "tuples_ok",
     )
 
@@ -70,8 +68,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         from psycopg.pq import ExecStatus
 
         super().__init__(*args)
-        self.begin_mode: str | None = None
-        self.retry_stale_plans = True
+        self.switches = Switches()
         self._unprepared: Unprepared | None = None
         self._set_aside = False
         self._leftovers = Leftovers()
@@ -147,6 +144,11 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             self.plain = self.plain and reads
             await cursor.execute(query, params, **kw)
             return
+        if self._leaves_begin_to_psycopg():
+            self._note_use()
+            self.plain = reads
+            await cursor.execute(query, params, **kw)
+            return
         if kw:
             await self._begin(Beginning.alone)
             await cursor.execute(query, params, **kw)
@@ -172,7 +174,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             self.note(query)
         if self.begins_now():
             self.plain = reads
-            if self.begin_mode != "await":
+            if self.switches.begin_with_statement is not False:
                 await self._begin(Beginning.streaming, cursor, query, params, name, rows)
                 return
             await self._begin(Beginning.alone)
@@ -211,6 +213,9 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         Raises:
             psycopg.Error: The server refused BEGIN, or is lost.
         """
+        if self._leaves_begin_to_psycopg():
+            self._note_use()
+            return self
         adapted = self if self.begins_now() else self.ready()
 
         def begin() -> None:
@@ -229,15 +234,20 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             raise lost.error from None
         return adapted
 
+    def _leaves_begin_to_psycopg(self) -> bool:
+        # Nothing of ours hangs on the answer to BEGIN then.
+        return self.switches.begin_with_statement is False and not self.switches.resend_lost_statements
+
     def _rides(self) -> bool:
-        if self.begin_mode is not None:
-            return self.begin_mode == "pipeline"
+        if self.switches.begin_with_statement is not None:
+            return self.switches.begin_with_statement
         return self._fastest_s is None or self._fastest_s > _NEAR_S
 
     async def _begin(self, how: Any, *statement: Any) -> None:
         connection: Any = self._connection
         first = self._note_use()
-        bound_s = ping_bound_s(self._record) if first and self._record is not None else None
+        record, vouched = self._record, first and self.switches.begin_is_ping
+        bound_s = ping_bound_s(record) if vouched and record is not None else None
         self.owes_ping = False
         beginning = Beginning(connection, bound_s)
         try:
@@ -252,7 +262,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             unseen = self.plain and bound_s is not None
             self.plain = False
             early = first and connection.closed and (unseen or not beginning.answered)
-            if early and isinstance(error, Exception):
+            if early and self.switches.resend_lost_statements and isinstance(error, Exception):
                 raise LostEarly(error, begun=beginning.answered) from error
             raise
         finally:
@@ -316,6 +326,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         connection: Any = self._connection
         return (
             self.plain
+            and self.switches.rollback_without_wait
             and hasattr(connection, "left_at")
             and self._handed_in != self._checkout()
             and connection.pgconn.transaction_status == TransactionStatus.INTRANS
@@ -464,7 +475,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
     def vouches(self) -> bool:
         """Tell whether the first BEGIN of a checkout is as good as a ping: the server is lost if it is not answered."""
         connection: Any = self._connection
-        return not connection._autocommit
+        return self.switches.begin_is_ping and not connection._autocommit
 
     def ready(self) -> PsycopgConnection:
         """Do the ping that was left to a BEGIN, if none is going to be sent; must run in a greenlet then.

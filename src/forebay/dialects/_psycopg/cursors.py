@@ -67,10 +67,10 @@ class PsycopgCursor:
         try:
             return await_(self._execute_async(query, params, **kw))
         except Exception as error:
-            if not is_stale_plan(error):
+            if not (adapted.switches.retry_stale_plans and is_stale_plan(error)):
                 raise
             adapted.plan_was_stale(self._cursor._convert_query(query, params).query)
-            if not (first and adapted.retry_stale_plans):
+            if not first:
                 raise
         adapted.rollback()
         return await_(self._execute_async(query, params, **kw))

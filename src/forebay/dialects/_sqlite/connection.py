@@ -30,9 +30,10 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
     Attributes:
         thread: The thread it lives in.
         plain: The transaction under way was begun by us and has only read.
+        rolls_back_without_wait: The ROLLBACK of such a transaction is not waited for.
     """
 
-    __slots__ = ("_aborted", "_begin_due", "_left", "_leftovers", "_record", "plain", "thread")
+    __slots__ = ("_aborted", "_begin_due", "_left", "_leftovers", "_record", "plain", "rolls_back_without_wait", "thread")
 
     def __init__(self, dbapi: Any, connection: Any) -> None:
         super().__init__(dbapi, connection)
@@ -45,6 +46,7 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
         self._record: Record | None = None
         self._leftovers = Leftovers()
         self.plain = False
+        self.rolls_back_without_wait = True
 
     def joined(self, record: Record) -> None:
         """Take note of the place in the pool this connection has."""
@@ -173,7 +175,8 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
     def may_leave(self) -> bool:
         """Tell whether the transaction has only read, and :meth:`leave` can end it."""
         thread = self.thread
-        return self.plain and thread.raw is not None and not thread.cursors and not thread.is_at_work
+        left_alone = thread.raw is not None and not thread.cursors and not thread.is_at_work
+        return self.plain and self.rolls_back_without_wait and left_alone
 
     def leave(self, *, passed_on: bool = False) -> None:
         """Roll back without waiting for it; what is run next comes after it.
