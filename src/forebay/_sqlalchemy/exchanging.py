@@ -249,4 +249,5 @@ def _is_alive(pool: AsyncAdaptedQueuePool, shell: Shell, proxied: ProxiedConnect
 
 def _abort(connection: Any, late: list[bool]) -> None:
     late.append(True)
-    connection.abort()
+    # A connection of another make may not know it.
+    getattr(connection, "abort", connection.terminate)()

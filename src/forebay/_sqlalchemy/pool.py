@@ -349,6 +349,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         if (
             not isinstance(error, asyncio.CancelledError)
             or not hasattr(connection, "come_clean")
+            or not getattr(connection, "comes_clean", True)
             or slot is None
             or shell is None
             or shell.loop is not _running_loop()

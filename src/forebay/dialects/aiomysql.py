@@ -19,6 +19,7 @@ from forebay._sqlalchemy.greenlets import await_
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
+from forebay.dialects._mysql.parts import AIOMYSQL
 from forebay.dialects._mysql.rest import RestingConnection, RestingDialect, WatchedCursor
 from forebay.dialects._mysql_tls import tls_arguments, without_tls_words
 from forebay.dialects._tls import EnforcedContext
@@ -55,7 +56,10 @@ class AiomysqlConnection(RestingConnection, AsyncAdapt_aiomysql_connection):
 
     def peer_closed(self) -> bool:
         """Tell, without a query, whether the connection is known to be dead."""
-        writer = getattr(self._connection, "_writer", None)
+        connection = self._connection
+        if "seeing a hang-up" in AIOMYSQL.lacking(connection=connection):
+            return bool(connection.closed)
+        writer = connection._writer
         if writer is None or writer.transport.is_closing():
             return True
         socket = writer.get_extra_info("socket")
@@ -82,13 +86,17 @@ class AiomysqlDbapi(AsyncAdapt_aiomysql_dbapi):
             return self._encrypted(opening) if isinstance(kw.get("ssl"), EnforcedContext) else opening
 
         connection = adapt(AiomysqlConnection, self, connecting())
+        AIOMYSQL.lacking(connection=connection._connection)
         connection.connect_again = connecting
         return connection
 
     async def _encrypted(self, connecting: Awaitable[Any]) -> Any:
         # aiomysql goes on in clear text, without a word, when the server offers no TLS.
         connection = await connecting
-        writer = getattr(connection, "_writer", None)
+        if "TLS for certain" in AIOMYSQL.lacking(connection=connection):
+            connection.close()
+            raise self.OperationalError(2026, "SSL connection error: TLS is required, and aiomysql does not tell of it")
+        writer = connection._writer
         if writer is not None and writer.get_extra_info("ssl_object") is None:
             connection.close()
             raise self.OperationalError(2026, "SSL connection error: TLS is required, but the server offers none")

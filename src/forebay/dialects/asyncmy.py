@@ -18,6 +18,7 @@ from forebay._sqlalchemy.greenlets import await_
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
+from forebay.dialects._mysql.parts import ASYNCMY
 from forebay.dialects._mysql.rest import RestingConnection, RestingDialect, WatchedCursor
 from forebay.dialects._mysql_tls import tls_arguments, without_tls_words
 
@@ -78,6 +79,7 @@ class AsyncmyDbapi(AsyncAdapt_asyncmy_dbapi):
         """Open a connection; must run in a greenlet."""
         creator = kw.pop("async_creator_fn", None) or self.asyncmy.connect
         connection = adapt(AsyncmyConnection, self, creator(*arg, **kw))
+        ASYNCMY.lacking(connection=connection._connection)
         connection.connect_again = lambda: creator(*arg, **kw)
         return connection
 

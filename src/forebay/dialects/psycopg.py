@@ -22,7 +22,7 @@ from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._arguments import ConnectArguments, parameter_names
 from forebay.dialects._libpq import PSYCOPG_WORDS, names_no_single_host, to_psycopg, with_each_port
 from forebay.dialects._psycopg.bounded import bounded
-from forebay.dialects._psycopg.connection import PsycopgConnection
+from forebay.dialects._psycopg.connection import PlainPsycopgConnection, PsycopgConnection
 from forebay.dialects._psycopg.cursors import PsycopgStream
 from forebay.dialects._psycopg.hosts import PsycopgHosts
 from forebay.dialects._psycopg.statements import Unprepared
@@ -56,7 +56,7 @@ class PsycopgDbapi(PsycopgAdaptDBAPI):
     def _hosts(self) -> PsycopgHosts:
         return PsycopgHosts(self.psycopg)
 
-    def connect(self, *arg: Any, **kw: Any) -> PsycopgConnection:
+    def connect(self, *arg: Any, **kw: Any) -> PsycopgConnection | PlainPsycopgConnection:
         """Open a connection; must run in a greenlet."""
         creator = kw.pop("async_creator_fn", None) or functools.partial(
             self._hosts.connect, bounded(self.psycopg.AsyncConnection).connect
@@ -71,7 +71,11 @@ class PsycopgDbapi(PsycopgAdaptDBAPI):
             without_dbapi: Any = PsycopgConnection  # 2.0's class takes the connection alone
             connection = without_dbapi(await_(creator(*arg, **kw)))
         connection.switches = switches
-        return connection
+        if "adapter" not in connection.lacks:
+            return connection
+        plain: Any = PlainPsycopgConnection
+        driver = connection._connection
+        return plain(self, driver) if hasattr(plain, "create") else plain(driver)  # type: ignore[no-any-return]
 
 
 class PsycopgDialect(PooledDialect, PGDialectAsync_psycopg):

@@ -17,6 +17,8 @@ from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._arguments import ConnectArguments, parameter_names
 from forebay.dialects._sqlite.connection import SqliteConnection
 from forebay.dialects._sqlite.options import SqliteOptions
+from forebay.dialects._sqlite.parts import lacking
+from forebay.dialects._sqlite.plain import PlainSqliteConnection
 from forebay.dialects.switches import Switches
 
 # What sqlite3.connect() takes; it is written in C and does not tell.
@@ -45,8 +47,10 @@ async def _opened(connecting: Any) -> Any:
         return await connecting
     except asyncio.CancelledError:
         # aiosqlite before 0.21 leaves the thread of a connect that was called off waiting for ever.
-        if isinstance(connecting, Thread) and connecting._running:  # type: ignore[attr-defined]
-            connecting._stop_running()  # type: ignore[attr-defined]
+        if isinstance(connecting, Thread) and "ending a connect" not in lacking(connecting):
+            thread: Any = connecting
+            if thread._running:
+                thread._stop_running()
         raise
 
 
@@ -59,7 +63,7 @@ class SqliteDbapi(AsyncAdapt_aiosqlite_dbapi):
 
     switches = Switches()
 
-    def connect(self, *arg: Any, **kw: Any) -> SqliteConnection:
+    def connect(self, *arg: Any, **kw: Any) -> SqliteConnection | PlainSqliteConnection:
         """Open a connection; must run in a greenlet."""
         creator = kw.pop("async_creator_fn", None)
         if creator is not None:
@@ -67,10 +71,15 @@ class SqliteDbapi(AsyncAdapt_aiosqlite_dbapi):
         else:
             connecting = self.aiosqlite.connect(*arg, **kw)
             # Not a daemon, the thread of a connection that nobody closed would keep the process from ending.
-            thread = connecting if isinstance(connecting, Thread) else connecting._thread
-            thread.daemon = True
+            if isinstance(connecting, Thread):
+                connecting.daemon = True
+            elif "threads that end with the process" not in lacking(connecting):
+                connecting._thread.daemon = True
             connecting = _opened(connecting)
         connection = adapt(SqliteConnection, self, connecting)
+        driver: Any = connection._connection
+        if "adapter" in lacking(driver):
+            return PlainSqliteConnection(self, driver)
         connection.rolls_back_without_wait = self.switches.rollback_without_wait
         return connection
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from forebay.dialects._asyncpg.parts import PARTS
+
 __all__ = ["knowing_its_types"]
 
 
@@ -15,7 +17,7 @@ def knowing_its_types(adapted: Any) -> Any:
     from asyncpg import introspection
 
     connection = adapted._connection
-    if hasattr(introspection, "TypeRecord") or not hasattr(connection, "_drop_local_statement_cache"):
+    if hasattr(introspection, "TypeRecord") or PARTS.lacking(**{"old connection": connection}):
         return adapted
     return _Adapted(connection)
 

@@ -18,6 +18,7 @@ from forebay._sqlalchemy.greenlets import await_, in_greenlet
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._again import LostEarly
 from forebay.dialects._asyncpg.cursors import AsyncpgCursor, AsyncpgServerSideCursor
+from forebay.dialects._asyncpg.parts import lacking
 from forebay.dialects._asyncpg.replies import Begin
 from forebay.dialects._asyncpg.rider import rider_for
 from forebay.dialects._asyncpg.statements import StatementNames
@@ -41,6 +42,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     """One asyncpg connection as SQLAlchemy's engine sees it.
 
     Attributes:
+        lacks: The features this connection cannot have, for want of a private name of asyncpg's.
         plain: The transaction under way has done nothing but read.
         switches: Which features this connection has.
         owes_ping: The pool left its pre-ping to the first BEGIN of this checkout, which has not come yet.
@@ -54,6 +56,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         "_record",
         "_rider",
         "_used_in",
+        "lacks",
         "owes_ping",
         "plain",
         "switches",
@@ -67,7 +70,10 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         # A connection of another make, from the user's own creator, gets the names SQLAlchemy gives.
         self._keeps_statements = bool(getattr(connection, "_stmt_cache_enabled", False))
         self._names = StatementNames() if not named_by_user and self._keeps_statements else None
-        self._rider = rider_for(connection) if self.switches.begin_with_statement is not False else None
+        self.lacks = lacking(connection)
+        begins_with_statement = self.switches.begin_with_statement is not False
+        rides = begins_with_statement and "begin_with_statement" not in self.lacks
+        self._rider = rider_for(connection) if rides else None
         self._record: Record | None = None
         # The checkout in which it was used last. The first transaction of one may be moved to another connection:
         # nobody has set anything up in the session yet.
@@ -454,6 +460,11 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         self._transaction = None
         begin_to_stop(self._connection, self._record)
         self.abort()
+
+    @property
+    def comes_clean(self) -> bool:
+        """Whether :meth:`come_clean` knows how; else the connection of an operation that was cut off is dropped."""
+        return "keeping what was cut off" not in self.lacks
 
     def come_clean(self) -> None:
         """Bring the connection to rest after an operation that was cut off; must run in a greenlet.

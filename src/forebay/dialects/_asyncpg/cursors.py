@@ -221,18 +221,36 @@ class AsyncpgServerSideCursor(BatchReading, AsyncpgCursor):
         adapted: AsyncpgConnection = self._adapt_connection
         await adapted.let_asyncpg_know()
         first = self._at_least(1)
+        self.rowcount = -1
+        if "batches of a stream" in self._adapt_connection.lacks:
+            with self._adapt_connection.known_to_asyncpg():
+                self._cursor = await prepared.cursor(*parameters)
+            await self._more_by_itself(first)
+            return
         self._cursor = prepared.cursor(*parameters, prefetch=first).__aiter__()
         # Bind and the first batch in one; asyncpg's own cursor waits for each.
         with adapted.known_to_asyncpg():
             self._rows = deque(await adapted.finished(self._cursor._bind_exec(first, None)))
         self._ended = self._cursor._exhausted
-        self.rowcount = -1
+
+    async def _more_by_itself(self, rows: int | None) -> None:
+        # What asyncpg promises of a cursor, as SQLAlchemy uses it: it tells nothing of the end but a short batch.
+        with self._adapt_connection.known_to_asyncpg():
+            while not self._ended:
+                found = await self._cursor.fetch(rows or 1000)
+                self._rows.extend(found)
+                self._ended = len(found) < (rows or 1000)
+                if rows is not None:
+                    return
 
     async def _more(self, rows: int | None) -> None:
         cursor = self._cursor
         adapted: AsyncpgConnection = self._adapt_connection
         async with adapted._execute_mutex:
             try:
+                if "batches of a stream" in adapted.lacks:
+                    await self._more_by_itself(rows)
+                    return
                 # The protocol's word for all rows is 0.
                 with adapted.known_to_asyncpg():
                     self._rows.extend(await adapted.finished(cursor._exec(rows or 0, None)))

@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from forebay.dialects._asyncpg.parts import PARTS
+
 __all__ = ["connected"]
 
 
@@ -24,6 +26,10 @@ async def connected(connect: Callable[..., Awaitable[Any]], *arguments: Any, **o
     """
     loop = asyncio.get_running_loop()
     if isinstance(loop, asyncio.BaseEventLoop) or options.get("loop") is not None:
+        return await connect(*arguments, **options)
+    from asyncpg import Connection
+
+    if PARTS.lacking(**{"connection class": options.get("connection_class") or Connection}):
         return await connect(*arguments, **options)
     connection = await connect(*arguments, **{**options, "loop": _Loop(loop)})
     # It asks for the task that runs on its loop, and means this one.

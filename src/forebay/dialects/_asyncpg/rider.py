@@ -335,17 +335,11 @@ class _Said:
 
 
 def rider_for(connection: Any) -> Rider | None:
-    """Put a rider on an asyncpg connection; None if this connection's parts do not allow it.
+    """Put a rider on an asyncpg connection that has the parts; None if it does not take one.
 
     Then BEGIN is awaited, as SQLAlchemy does it. The reason is logged once.
     """
     try:
-        protocol, transport = connection._protocol, connection._transport
-        for name in ("is_connected", "query", "_is_cancelling", "_on_waiter_completed", "data_received"):
-            getattr(protocol, name)
-        connection._top_xact  # noqa: B018 - is it there?
-        # A C class's methods cannot be replaced: a transport of uvloop's that somebody else has opened.
-        transport.__dict__, transport.write, transport.writelines  # noqa: B018
         return Rider(connection, asyncio.get_running_loop())
     except (AttributeError, TypeError) as error:
         reason = str(error)

@@ -81,10 +81,13 @@ class RestingConnection:
         self.handed_out_in = self._checkout()
         return self._connection
 
+    def _transport_or_writer(self) -> Any:
+        driver = self._connection
+        return getattr(driver, "_transport", None) or getattr(driver, "_writer", None)
+
     def _local_port(self) -> int | None:
         """Return the port of our end of the connection, None for a Unix socket or when it is not known."""
-        driver = self._connection
-        transport = getattr(driver, "_transport", None) or getattr(driver, "_writer", None)
+        transport = self._transport_or_writer()
         name = transport.get_extra_info("sockname") if transport is not None else None
         return name[1] if isinstance(name, tuple) else None
 
@@ -98,7 +101,7 @@ class RestingConnection:
         Cancellation: safe; whether the statement is stopped is unknown then.
         """
         port = self._local_port()
-        if self.connect_again is None or port is None:
+        if self.connect_again is None or port is None or not hasattr(self._connection, "thread_id"):
             return False
         number = int(self._connection.thread_id())
         other = await self.connect_again()

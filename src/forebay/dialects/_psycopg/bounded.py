@@ -10,6 +10,8 @@ import socket
 from collections.abc import Generator
 from typing import Any
 
+from forebay.dialects._psycopg.parts import PARTS
+
 __all__ = ["bounded", "hang_up"]
 
 # How long a cancelled caller waits until the server has let its query go, in seconds; then the socket is dropped.
@@ -32,8 +34,7 @@ def bounded(stock: Any) -> Any:
     psycopg keeps the caller until the server has answered the cancelled query: a server that does not answer keeps it
     for 10 s, or for good in psycopg 3.2.
     """
-    from psycopg import OperationalError
-    from psycopg.generators import fetch_many, send
+    from psycopg import OperationalError, generators
     from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
     class BoundedAsyncConnection(stock):  # type: ignore[misc]  # a class known only at run time
@@ -59,10 +60,10 @@ def bounded(stock: Any) -> Any:
                     self._watchdog.cancel()
                     self._watchdog = None
 
-        async def _try_cancel(self, *, timeout: float = _CANCEL_S) -> None:
+        async def _try_cancel_bounded(self, *, timeout: float = _CANCEL_S) -> None:
             self._watchdog = asyncio.get_running_loop().call_later(_CANCEL_S, self._give_up)
             # In a task of its own: a caller that is cancelled again goes on at once, and the server still hears of it.
-            asking = asyncio.create_task(super()._try_cancel(timeout=min(timeout, _CANCEL_S)))
+            asking = asyncio.create_task(stock._try_cancel(self, timeout=min(timeout, _CANCEL_S)))
             _asking.add(asking)
             asking.add_done_callback(_asking.discard)
             await asyncio.shield(asking)
@@ -84,12 +85,12 @@ def bounded(stock: Any) -> Any:
         def read_left(self) -> Generator[Any, Any, None]:
             """Read the answer to the ROLLBACK that nobody has waited for; libpq stays in pipeline mode."""
             pgconn = self.pgconn
-            yield from send(pgconn)
-            answer = yield from fetch_many(pgconn)
+            yield from generators.send(pgconn)
+            answer = yield from generators.fetch_many(pgconn)
             if not answer or answer[-1].status != ExecStatus.COMMAND_OK:
                 pgconn.finish()
                 raise OperationalError("the server refused a ROLLBACK")
-            yield from fetch_many(pgconn)
+            yield from generators.fetch_many(pgconn)
             self.left_at = None
 
         def _behind_closing(self, gen: Any) -> Generator[Any, Any, Any]:
@@ -121,6 +122,8 @@ def bounded(stock: Any) -> Any:
                 raise
             return (yield from gen)
 
+    if "bounded cancelling" not in PARTS.lacking(**{"connection class": stock}):
+        BoundedAsyncConnection._try_cancel = BoundedAsyncConnection._try_cancel_bounded
     # It shows in the pool's log lines, which stay as they are in SQLAlchemy.
     BoundedAsyncConnection.__name__ = BoundedAsyncConnection.__qualname__ = stock.__name__
     BoundedAsyncConnection.__module__ = stock.__module__

@@ -21,6 +21,7 @@ from forebay.dialects._asyncpg.reads import only_reads
 from forebay.dialects._leftovers import NOT_PROVEN, Leaves, Leftovers, left_by, proof_of_rest
 from forebay.dialects._psycopg.bounded import hang_up
 from forebay.dialects._psycopg.cursors import PsycopgCursor, PsycopgStream
+from forebay.dialects._psycopg.parts import lacking
 from forebay.dialects._psycopg.riding import Beginning, can_ride, may_ride
 from forebay.dialects._psycopg.statements import Unprepared, manager_class
 from forebay.dialects._psycopg.streams import can_stream, fetched, opened
@@ -29,7 +30,7 @@ from forebay.dialects.switches import Switches
 if TYPE_CHECKING:
     from forebay._sqlalchemy.pool_entry import Record
 
-__all__ = ["PsycopgConnection"]
+__all__ = ["PlainPsycopgConnection", "PsycopgConnection"]
 
 #: Seconds in which BEGIN is answered where waiting for it costs less than sending it together with its statement: that
 #: takes about 0.02 ms of processor time more. Loopback takes 0.05 to 0.1 ms, another machine 0.2 ms and more.
@@ -40,10 +41,35 @@ _IN_GROUP = (Beginning.riding, Beginning.streaming)
 _PLAIN_NAME = re.compile(r"\w{1,63}", re.ASCII)
 
 
+class PlainPsycopgConnection(AsyncAdapt_psycopg_connection):
+    """SQLAlchemy's own adapter, for a psycopg without the parts ours needs; what the pool asks goes by public names."""
+
+    __slots__ = ()
+
+    def peer_closed(self) -> bool:
+        """Tell, without a query, whether the connection is known to be dead."""
+        connection: Any = self._connection
+        return connection.closed or socket_hung_up(connection.pgconn.socket)
+
+    def abort(self) -> None:
+        """Shut the socket down; who waits for an answer gets an error."""
+        connection: Any = self._connection
+        if not connection.closed:
+            hang_up(connection.pgconn.socket)
+
+    def terminate(self) -> None:
+        """Close the connection; outside of a greenlet, where nobody can wait, drop its socket."""
+        if in_greenlet():
+            self.close()
+        else:
+            self.abort()
+
+
 class PsycopgConnection(AsyncAdapt_psycopg_connection):
     """One psycopg connection as SQLAlchemy's engine sees it.
 
     Attributes:
+        lacks: The features this connection cannot have, for want of a private name of psycopg's.
         plain: The transaction under way was begun by us and has done nothing but read.
         switches: Which features this connection has.
         owes_ping: The pool left its pre-ping to the first BEGIN of this checkout, which has not come yet.
@@ -58,6 +84,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         "_set_aside",
         "_unprepared",
         "_used_in",
+        "lacks",
         "owes_ping",
         "plain",
         "switches",
@@ -69,6 +96,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
 
         super().__init__(*args)
         self.switches = Switches()
+        self.lacks = lacking(self._connection)
         self._unprepared: Unprepared | None = None
         self._set_aside = False
         self._leftovers = Leftovers()
@@ -85,12 +113,15 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         """Return a cursor, or with ``name`` one of the server's; that must be in a greenlet."""
         if name is None and not kw:
             return PsycopgCursor(self)
-        if not kw and _PLAIN_NAME.fullmatch(name) and can_stream(self._connection):
+        if not kw and _PLAIN_NAME.fullmatch(name) and self._can_stream():
             return PsycopgStream(self, name)
         # It begins by itself, and waits for the answer. Begun here, the connection is checked, too.
         adapted = self.begun()
         adapted.note_unseen()
         return AsyncAdapt_psycopg_connection.cursor(adapted, name, **kw)  # type: ignore[no-untyped-call]
+
+    def _can_stream(self) -> bool:
+        return "batches of a stream" not in self.lacks and can_stream(self._connection)
 
     def execute(self, operation: Any, parameters: Any = None, **kw: Any) -> Any:
         """Run a statement on a new cursor and return that; must run in a greenlet."""
@@ -103,9 +134,8 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
     def leave_unprepared(self, unprepared: Unprepared) -> None:
         """Prepare none of the statements that are, or come to be, in ``unprepared``."""
         connection: Any = self._connection
-        manager = getattr(connection, "_prepared", None)
-        if manager is not None:
-            connection._prepared = manager_class()(manager, unprepared)
+        if "retry_stale_plans" not in self.lacks:
+            connection._prepared = manager_class()(connection._prepared, unprepared)
             self._unprepared = unprepared
 
     def plan_was_stale(self, text: bytes) -> None:
@@ -155,7 +185,8 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
             return
         self.plain = reads
         kind: Any = type(cursor)
-        riding = self._rides() and may_ride(query) and can_ride(kind)
+        possible = "begin_with_statement" not in self.lacks and can_ride(kind)
+        riding = possible and self._rides() and may_ride(query)
         await self._begin(Beginning.riding if riding else Beginning.awaited, cursor, query, params)
 
     async def declare_on(self, cursor: Any, query: Any, params: Any, name: str, rows: int) -> None:

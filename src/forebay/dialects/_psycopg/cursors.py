@@ -67,7 +67,8 @@ class PsycopgCursor:
         try:
             return await_(self._execute_async(query, params, **kw))
         except Exception as error:
-            if not (adapted.switches.retry_stale_plans and is_stale_plan(error)):
+            retries = adapted.switches.retry_stale_plans and "retry_stale_plans" not in adapted.lacks
+            if not (retries and is_stale_plan(error)):
                 raise
             adapted.plan_was_stale(self._cursor._convert_query(query, params).query)
             if not first:
@@ -106,7 +107,8 @@ class PsycopgCursor:
     def close(self) -> None:
         """Forget the rows."""
         self._rows.clear()
-        self._cursor._close()
+        if "closing a cursor" not in self._adapt_connection.lacks:
+            self._cursor._close()
 
     def setinputsizes(self, *inputsizes: Any) -> None:
         """Do nothing: psycopg has no use for it."""

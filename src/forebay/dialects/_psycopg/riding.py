@@ -24,23 +24,16 @@ from forebay.dialects._psycopg.streams import opened
 
 __all__ = ["Beginning", "can_ride", "may_ride"]
 
-_PARTS = ("_start_query", "_convert_query", "_get_prepared", "_execute_send", "_send_prepare", "_send_query_prepared")
-_RESULTS = ("_check_results", "_set_results", "_encoding", "_last_query")
-
 # What a pipeline takes: one command, and not COPY, which libpq does not come back from.
 _RIDES = re.compile(r"\s*(?:SELECT|INSERT|UPDATE|DELETE|WITH|VALUES|MERGE|SAVEPOINT|SET|SHOW|LOCK)\b", re.IGNORECASE)
 
 
 @functools.lru_cache(maxsize=64)
 def can_ride(cursor_class: type) -> bool:
-    """Tell whether cursors of this class have the parts, and libpq a pipeline."""
+    """Tell whether cursors of this class are psycopg's plain ones, and libpq has a pipeline."""
     from psycopg import AsyncCursor, capabilities
 
-    return (
-        cursor_class is AsyncCursor
-        and bool(capabilities.has_pipeline())
-        and all(hasattr(cursor_class, part) for part in (*_PARTS, *_RESULTS[:3]))
-    )
+    return cursor_class is AsyncCursor and bool(capabilities.has_pipeline())
 
 
 def may_ride(operation: Any) -> bool:

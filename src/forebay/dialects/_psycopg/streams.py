@@ -22,8 +22,6 @@ def can_stream(connection: Any) -> bool:
         connection.cursor_factory is AsyncCursor
         and connection.server_cursor_factory is AsyncServerCursor
         and hasattr(connection, "unclosed")
-        and hasattr(AsyncCursor, "_tx")
-        and hasattr(AsyncCursor, "_make_row")
         and connection._pipeline is None
     )
 
