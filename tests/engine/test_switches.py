@@ -10,7 +10,7 @@ import pytest
 import forebay
 from forebay import async_engine_from_config, create_async_engine, create_async_pool_from_url, settings_from_env
 from forebay.dialects.switches import DEPRECATED, SWITCHES, Switches
-from forebay.errors import ConfigurationError, InvalidOptionError
+from forebay.errors import ConfigurationError, InstallWarning, InvalidOptionError
 
 URLS = (
     "postgresql+asyncpg://a@localhost/b",
@@ -107,7 +107,10 @@ def test_copies_and_installed_names_have_them_too() -> None:
     assert _switches(engine.execution_options(isolation_level="AUTOCOMMIT")) == Switches(False, False, False, False)
     pool: Any = create_async_pool_from_url(URLS[0], retry_stale_plans=False)
     assert pool._dialect.dbapi.switches == pool.recreate()._dialect.switches == Switches(retry_stale_plans=False)
-    forebay.install()
+    with warnings.catch_warnings():
+        # Other tests' modules have imported SQLAlchemy's names before.
+        warnings.simplefilter("ignore", InstallWarning)
+        forebay.install()
     try:
         from sqlalchemy.ext.asyncio import create_async_engine as installed
 
