@@ -60,6 +60,7 @@ NOT_A_DRIVERS = {
     "_note_use": "ours: PsycopgConnection, of another one",
     "_scripts": "ours: Replies, looked at by the rider at each piece that arrives",
     "_try_cancel_bounded": "ours: BoundedAsyncConnection",
+    "_get_running_loop": "asyncio, as SQLAlchemy and the pool use it",
     "_sock": "asyncio's transport, asked for with a default",
 }
 

@@ -74,6 +74,7 @@ def _objects(driver: str, where: str) -> tuple[tuple[type, ...], tuple[Any, ...]
             "protocol": ((asyncpg.protocol.Protocol,), ()),
             "transport": ((transport,), ()),
             "cursor": ((asyncpg.cursor.CursorIterator,), (asyncpg.cursor.CursorIterator,)),
+            "connect_utils": ((), (asyncpg.connect_utils,)),
         }[where]
     if driver == "psycopg":
         import psycopg.generators

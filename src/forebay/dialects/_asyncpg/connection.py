@@ -458,7 +458,8 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         A query that a cancelled caller has given up is stopped on the server all the same.
         """
         self._transaction = None
-        begin_to_stop(self._connection, self._record)
+        if "stopping what was given up" not in self.lacks:
+            begin_to_stop(self._connection, self._record)
         self.abort()
 
     @property

@@ -10,6 +10,7 @@ __all__ = ["PARTS", "lacking"]
 
 _AWAITED: Final = "BEGIN and ROLLBACK are awaited, each a round trip of its own"
 _DROPPED: Final = "the connection of a query that was cut off is dropped"
+_RUNS_ON: Final = "a query whose connection is dropped may run on, as with asyncpg alone"
 _UNSEEN: Final = "a server that has hung up is noticed by asyncpg alone, and a dropped one gets no good-bye"
 
 PARTS: Final = Parts(
@@ -25,6 +26,14 @@ PARTS: Final = Parts(
     Need("begin_with_statement", "transport", ("__dict__", "write", "writelines", "set_protocol"), _AWAITED),
     Need("keeping what was cut off", "connection", ("_protocol", "_top_xact"), _DROPPED),
     Need("keeping what was cut off", "protocol", ("_wait_for_cancellation",), _DROPPED),
+    Need(
+        "stopping what was given up",
+        "connection",
+        ("_protocol", "_cancellations", "_loop", "_addr", "_params"),
+        _RUNS_ON,
+    ),
+    Need("stopping what was given up", "protocol", ("backend_pid", "backend_secret"), _RUNS_ON),
+    Need("stopping what was given up", "connect_utils", ("_cancel",), _RUNS_ON),
     Need("seeing a hang-up", "connection", ("_transport",), _UNSEEN),
     Need(
         "names of statements",
@@ -51,6 +60,7 @@ PARTS: Final = Parts(
 
 def lacking(connection: Any) -> frozenset[str]:
     """Return the features that this asyncpg connection, or what stands for one, cannot have."""
+    from asyncpg import connect_utils
     from asyncpg.cursor import CursorIterator
 
     return PARTS.lacking(
@@ -58,6 +68,7 @@ def lacking(connection: Any) -> frozenset[str]:
         protocol=_part(connection, "_protocol"),
         transport=_part(connection, "_transport"),
         cursor=CursorIterator,
+        connect_utils=connect_utils,
     )
 
 

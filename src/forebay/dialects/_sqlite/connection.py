@@ -33,7 +33,16 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
         rolls_back_without_wait: The ROLLBACK of such a transaction is not waited for.
     """
 
-    __slots__ = ("_aborted", "_begin_due", "_left", "_leftovers", "_record", "plain", "rolls_back_without_wait", "thread")
+    __slots__ = (
+        "_aborted",
+        "_begin_due",
+        "_left",
+        "_leftovers",
+        "_record",
+        "plain",
+        "rolls_back_without_wait",
+        "thread",
+    )
 
     def __init__(self, dbapi: Any, connection: Any) -> None:
         super().__init__(dbapi, connection)
