@@ -19,9 +19,7 @@ _PATIENCE_S = 5.0
 def what_is_lost_is_not_looked_for() -> Iterator[None]:
     """Collect what a test has lost, so that no later one hears of it; on stock that is much."""
     yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        gc.collect()
+    _collect()
 
 
 @pytest.fixture
@@ -29,9 +27,16 @@ async def threads_end_with_their_loop() -> AsyncIterator[None]:
     """Wait for the threads of SQLite connections that were dropped: one that outlives the event loop dies of it."""
     before = set(threading.enumerate())
     yield
+    _collect()  # on stock, what a disposed pool still has
     end = asyncio.get_running_loop().time() + _PATIENCE_S
     while any(map(_of_aiosqlite, set(threading.enumerate()) - before)) and asyncio.get_running_loop().time() < end:
         await asyncio.sleep(0.01)
+
+
+def _collect() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
 
 
 def _of_aiosqlite(thread: threading.Thread) -> bool:
