@@ -117,7 +117,12 @@ class Transport:
         self.written += b"".join(pieces)
 
     def set_protocol(self, protocol: Any) -> None:
-        """Ignore."""
+        """Keep."""
+        self.protocol = protocol
+
+    def get_protocol(self) -> Any:
+        """Return what was kept."""
+        return self.protocol
 
     def get_extra_info(self, name: str) -> None:
         """Know nothing."""

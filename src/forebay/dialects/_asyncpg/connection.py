@@ -21,7 +21,7 @@ from forebay.dialects._asyncpg.cursors import AsyncpgCursor, AsyncpgServerSideCu
 from forebay.dialects._asyncpg.parts import lacking
 from forebay.dialects._asyncpg.replies import Begin
 from forebay.dialects._asyncpg.rider import rider_for
-from forebay.dialects._asyncpg.statements import StatementNames
+from forebay.dialects._asyncpg.statements import names_of
 from forebay.dialects._asyncpg.stopping import begin_to_stop
 from forebay.dialects._asyncpg.transaction import RiddenTransaction, begin_sql
 from forebay.dialects._leftovers import NOT_PROVEN, Leaves, Leftovers, left_by, proof_of_rest
@@ -69,7 +69,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         # Without asyncpg's own cache there are to be no names: the user works behind a pooler.
         # A connection of another make, from the user's own creator, gets the names SQLAlchemy gives.
         self._keeps_statements = bool(getattr(connection, "_stmt_cache_enabled", False))
-        self._names = StatementNames() if not named_by_user and self._keeps_statements else None
+        self._names = names_of(connection) if not named_by_user and self._keeps_statements else None
         self.lacks = lacking(connection)
         begins_with_statement = self.switches.begin_with_statement is not False
         rides = begins_with_statement and "begin_with_statement" not in self.lacks
@@ -155,7 +155,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             and self.isolation_level != "autocommit"
             and self._connection.is_closed()
             # Something that is no PostgreSQL answered: what it did with BEGIN is not known.
-            and (rider is None or rider.fault is None)
+            and (rider is None or rider.fault is None or rider.replies.begin is not Begin.SENT)
             and isinstance(error, Exception)
         ):
             begun = self._transaction is not None and not (rider is not None and rider.begin_unanswered)

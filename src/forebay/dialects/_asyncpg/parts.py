@@ -23,7 +23,12 @@ PARTS: Final = Parts(
         _AWAITED,
     ),
     # A C class's methods cannot be replaced: a transport of uvloop's that somebody else has opened has no __dict__.
-    Need("begin_with_statement", "transport", ("__dict__", "write", "writelines", "set_protocol"), _AWAITED),
+    Need(
+        "begin_with_statement",
+        "transport",
+        ("__dict__", "write", "writelines", "set_protocol", "get_protocol"),
+        _AWAITED,
+    ),
     Need("keeping what was cut off", "connection", ("_protocol", "_top_xact"), _DROPPED),
     Need("keeping what was cut off", "protocol", ("_wait_for_cancellation",), _DROPPED),
     Need(

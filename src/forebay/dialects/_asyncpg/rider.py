@@ -42,6 +42,8 @@ _ROLLBACK = _message(b"Q", b"ROLLBACK\0")
 _SYNC, _FLUSH = _message(b"S", b""), _message(b"H", b"")
 _QUERY = b"Q"
 
+_WRITES = ("write", "writelines")
+
 _begins: dict[str, bytes] = {}
 
 
@@ -62,6 +64,7 @@ class Rider(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_before",
         "_begin",
         "_begun_at",
         "_bound_s",
@@ -70,6 +73,7 @@ class Rider(asyncio.Protocol):
         "_inner",
         "_loop",
         "_mute",
+        "_ours",
         "_rollback_at",
         "_transport",
         "_watchdog",
@@ -93,6 +97,9 @@ class Rider(asyncio.Protocol):
         self._transport: Any = connection._transport
         self._loop = loop
         self._write: Any = self._transport.write
+        # What others have put there, to be put back.
+        self._before = {name: vars(self._transport)[name] for name in _WRITES if name in vars(self._transport)}
+        self._ours = {"write": self.write, "writelines": self.writelines}
         self._begin = b""
         self._bound_s: float | None = None
         self._rollback_at = 0.0
@@ -100,8 +107,7 @@ class Rider(asyncio.Protocol):
         self._held_by_kernel = False
         self._watchdog: asyncio.TimerHandle | None = None
         # asyncpg keeps the transport it was given, so its writes are met at the transport.
-        self._transport.write = self.write
-        self._transport.writelines = self.writelines
+        vars(self._transport).update(self._ours)
         self._transport.set_protocol(self)
 
     # -- what the adapter asks -----------------------------------------------------------------------------------------
@@ -116,7 +122,17 @@ class Rider(asyncio.Protocol):
         """Whether a command of ours may be sent; asyncpg must have no operation under way."""
         # While asyncpg cancels a query it holds its own next operation back, and ours would overtake it: the cancel
         # request could hit it.
-        return self.replies.framed and not self._inner._is_cancelling() and self._inner.is_connected()
+        return (
+            self.replies.framed
+            and self.fault is None
+            and self._meets_all()
+            and not self._inner._is_cancelling()
+            and self._inner.is_connected()
+        )
+
+    def _meets_all(self) -> bool:
+        """Tell whether nobody has put something of his own in our place, so that writes and replies pass by us."""
+        return vars(self._transport).get("write") is self._ours.get("write") and self._transport.get_protocol() is self
 
     @property
     def begin_is_held(self) -> bool:
@@ -309,8 +325,14 @@ class Rider(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Pass on that the connection is gone."""
         self._end_watch()
-        # The transport and this object hold each other.
-        del self._transport.write, self._transport.writelines
+        # The transport and this object hold each other. What others have put there since is theirs to take away.
+        placed = vars(self._transport)
+        for name in _WRITES:
+            if placed.get(name) is self._ours[name]:
+                del placed[name]
+                if name in self._before:
+                    placed[name] = self._before[name]
+        self._ours = {}
         # asyncpg makes it the cause of the error its caller gets.
         self._inner.connection_lost(exc or self.fault)
 
@@ -340,6 +362,14 @@ def rider_for(connection: Any) -> Rider | None:
     Then BEGIN is awaited, as SQLAlchemy does it. The reason is logged once.
     """
     try:
+        # What asyncpg's own pool hands out is no connection and only looks like one.
+        connection._top_xact = connection._top_xact
+        before = connection._transport.get_protocol()
+        if isinstance(before, Rider):
+            before.forget_begin()
+            return before  # the connection was ours already, and its reply may still be to come
+        if before is not connection._protocol:
+            raise TypeError("somebody else reads what its server sends")
         return Rider(connection, asyncio.get_running_loop())
     except (AttributeError, TypeError) as error:
         reason = str(error)

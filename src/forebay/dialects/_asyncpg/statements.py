@@ -5,9 +5,12 @@ So what a database, a pooler or a log shows of a prepared statement can be told 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from typing import Any
+from weakref import WeakKeyDictionary
 
-__all__ = ["StatementNames"]
+__all__ = ["StatementNames", "names_of"]
 
 _REMEMBERED_MAX = 4096
 
@@ -35,3 +38,20 @@ class StatementNames:
         if not before and not self._epoch:
             return f"forebay_{digest}"
         return f"forebay_{digest}_{self._epoch}_{before}"
+
+
+_by_protocol: WeakKeyDictionary[Any, StatementNames] = WeakKeyDictionary()
+
+
+def names_of(connection: Any) -> StatementNames:
+    """Return the names of an asyncpg connection's statements, the same ones each time.
+
+    A creator of the user's may hand a connection out again, to another engine for one: it has its statements still.
+    """
+    protocol = getattr(connection, "_protocol", connection)
+    names = _by_protocol.get(protocol)
+    if names is None:
+        names = StatementNames()
+        with contextlib.suppress(TypeError):  # nothing can refer to it weakly, so it is none of asyncpg's
+            _by_protocol[protocol] = names
+    return names
