@@ -10,7 +10,6 @@ caller keeps its turn.
 
 from __future__ import annotations
 
-import weakref
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import exc
@@ -204,17 +203,21 @@ def _exchange(
     # From here on the emptied record belongs to the next connect, which need not be ours.
     record.leave_slot()
     record.fairy_ref = record.holder = None
+    proxied.wait_without()
     pool._host.park(record)
     try:
         replacement = wait_for(pool, shell, slot, timeout_s)
     except BaseException:
-        proxied._let_go()
         if pool.dispatch.checkin:
             pool.dispatch.checkin(None, record)
         raise
-    replacement.fairy_ref = weakref.ref(proxied)
-    proxied._connection_record = replacement
-    proxied.dbapi_connection = replacement.dbapi_connection
+    if not proxied.go_on_with(replacement):
+        # Another task of the same session has ended the checkout meanwhile.
+        shell.checkin(replacement.slot)
+        raise PoolUsageError(
+            "The checkout was ended while another connection was waited for in place of a lost one: two tasks use one "
+            "session or connection; one session per task."
+        ) from error
     return replacement
 
 

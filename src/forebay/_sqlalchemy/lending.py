@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from forebay._sqlalchemy.exchanging import RESET_S
 from forebay._sqlalchemy.greenlets import greenlet_spawn
 from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
-from forebay._sqlalchemy.pool_entry import ProxiedConnection
+from forebay._sqlalchemy.pool_entry import ProxiedConnection, Record
 from forebay.errors import PoolDisposedError
 
 __all__ = [
@@ -154,8 +154,11 @@ def close_session_surely(session: Session) -> None:
 
 def _close_quietly(connection: Connection) -> None:
     # What went wrong has been raised already. The connection is in a state nobody knows.
-    with contextlib.suppress(Exception):
-        connection.invalidate()
+    record = getattr(connection._dbapi_connection, "_connection_record", None)
+    if not (isinstance(record, Record) and record.in_use_by_others()):
+        # In use by another task, closing it has it given up, and what is under way cancelled.
+        with contextlib.suppress(Exception):
+            connection.invalidate()
     with contextlib.suppress(Exception):
         connection.close()
 
@@ -190,16 +193,22 @@ async def leaving(connections: Iterable[Connection], leave: Callable[[], Corouti
     watchdogs = []
     for connection in connections:
         proxied = connection._dbapi_connection
-        abort = getattr(proxied.dbapi_connection, "abort", None) if proxied is not None else None
-        if abort is not None:
+        held = proxied.dbapi_connection if proxied is not None else None
+        if hasattr(held, "abort"):
             pool = connection.engine.pool
             bound_s = pool.reset_timeout_s if isinstance(pool, AsyncAdaptedQueuePool) else RESET_S
-            watchdogs.append(loop.call_later(bound_s, abort))
+            watchdogs.append(loop.call_later(bound_s, _abort, held, getattr(held, "lease", 0)))
     try:
         await _to_the_end(leave)
     finally:
         for watchdog in watchdogs:
             watchdog.cancel()
+
+
+def _abort(connection: Any, lease: int) -> None:
+    # Given back meanwhile, it may be somebody else's, and what is still waited for is something else.
+    if getattr(connection, "lease", 0) == lease:
+        connection.abort()
 
 
 def connections_of(session: Session) -> list[Connection]:

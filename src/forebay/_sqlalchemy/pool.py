@@ -236,6 +236,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
             record is not None
             and proxied.dbapi_connection is not None
             and proxied._nothing_to_do(self, record, True)
+            and not record.used.busy
             and (record.at_rest() or (leave and self._reset_on_return is reset_rollback and record.may_leave()))
         )
 
@@ -293,8 +294,14 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
             shell.detached(slot)
             self._host.park(record)
         elif record._soft_invalidate_time > record.starttime:
+            record.end_lease()
             shell.invalidated(slot)
+        elif not record.is_proven():
+            record.announce_giving_up()
+            record.end_lease()
+            shell.given_up(slot)
         else:
+            record.end_lease()
             shell.checkin(slot)
 
     def _connection_dropped(self, record: Record) -> None:
@@ -346,6 +353,10 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
             reset_due: Whether the return of the connection, with its event ``reset``, is still to come.
         """
         slot, shell, connection = record.slot, record.shell, record.dbapi_connection
+        if record.in_use_by_others():
+            # What another task has under way would go on while the pool settles it, or begins after that.
+            record.give_up(error)
+            return True
         if (
             not isinstance(error, asyncio.CancelledError)
             or not hasattr(connection, "come_clean")
@@ -370,6 +381,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
             type(error).__name__,
         )
         record.fairy_ref = None
+        record.end_lease()
         record.reset_due = reset_due
         if hasattr(type(connection), "set_aside"):
             connection.set_aside()

@@ -33,11 +33,23 @@ _running_loop = asyncio._get_running_loop
 # A connection whose checkout began so soon after it was opened was opened for it, or might have been.
 _JUST_OPENED_S = 1.0
 
+_STILL_IN_USE = "it was given back while another task used it; one session per task"
+_STILL_IN_TRANSACTION = "it was given back in a transaction, or in a state that is not known"
 _GIVEN_BACK = "This connection was given back to the pool, or was lost; check out another one"
 
 
 def _never() -> bool:
     return False
+
+
+def _always() -> bool:
+    return True
+
+
+class _Unused:
+    """Stands for a connection that does not tell who uses it."""
+
+    busy = lease = 0
 
 
 def _drop(connection: Any) -> None:
@@ -58,6 +70,9 @@ class Record(ConnectionPoolEntry):
         fairy_ref: Weak reference to the proxied connection of the current checkout; None while there is none.
         holder: Who has it: the task, and the code position of the checkout where that is captured.
         at_rest: Tells whether the connection is in no transaction, without I/O.
+        proven: Tells whether the connection may be given to somebody else: nothing is under way on it, and it is in no
+            transaction, for the driver as for us. No I/O.
+        used: What is under way on the connection, and in which lease: see :mod:`forebay.dialects._use`.
         may_leave: Tells whether its transaction can be ended without waiting: by its ``leave()``.
         vouches: Tells whether the connection's first BEGIN is as good as a ping.
         reset_due: The connection was taken from a caller that was cut off, and its reset, with the event, is to come.
@@ -77,10 +92,12 @@ class Record(ConnectionPoolEntry):
         "leak_watch",
         "may_leave",
         "pool",
+        "proven",
         "reset_due",
         "shell",
         "slot",
         "starttime",
+        "used",
         "vouches",
     )
 
@@ -98,6 +115,8 @@ class Record(ConnectionPoolEntry):
         self.holder: Any = None
         self.at_rest: Callable[[], bool] = _never
         self.may_leave: Callable[[], bool] = _never
+        self.proven: Callable[[], bool] = _always
+        self.used: Any = _Unused
         self.vouches: Callable[[], bool] = _never
         self.leak_watch: LeakWatch | None = None
         self.reset_due = False
@@ -200,6 +219,8 @@ class Record(ConnectionPoolEntry):
         self.at_rest = getattr(connection, "at_rest", _never)
         self.may_leave = getattr(connection, "may_leave", _never)
         self.vouches = getattr(connection, "vouches", _never)
+        if hasattr(type(connection), "proven"):
+            self.proven, self.used = connection.proven, connection
         # Asked of the class: a test's mock would answer to any name, and remember having been asked.
         if hasattr(type(connection), "joined"):
             connection.joined(self)
@@ -235,6 +256,51 @@ class Record(ConnectionPoolEntry):
                 if not terminate:
                     _drop(connection)
                 self.at_rest = self.may_leave = self.vouches = _never
+                self.proven, self.used = _always, _Unused
+
+    # -- is it fit for somebody else? --------------------------------------------------------------------------------
+
+    def is_proven(self) -> bool:
+        """Tell, without I/O, whether the connection may be given to somebody else."""
+        if self.pool._reset_on_return is reset_none:
+            return not self.used.busy  # how it is left is then for the user to say
+        return self.proven()
+
+    def in_use_by_others(self) -> bool:
+        """Tell whether an operation is under way on the connection, besides what its holder is ending with it."""
+        return bool(self.used.busy)
+
+    def end_lease(self) -> None:
+        """See to it that what was begun in this checkout, and comes late, does not reach the next one."""
+        self.used.lease += 1
+
+    def announce_giving_up(self, error: BaseException | None = None) -> None:
+        """Fire ``invalidate`` for a connection whose state nobody knows, and say so in the log."""
+        if error is None:
+            error = PoolUsageError(_STILL_IN_USE if self.used.busy else _STILL_IN_TRANSACTION)
+        try:
+            self.pool.dispatch.invalidate(self.dbapi_connection, self, error)
+        finally:
+            self._log_invalidate(error, False)
+
+    def give_up(self, error: BaseException | None = None) -> None:
+        """End the checkout and close the connection, which may still be in use; nobody waits for that.
+
+        It is closed as its driver closes one: what is under way is cancelled, within the pool's bound for a close.
+        """
+        slot, shell = self.slot, self.shell
+        if slot is None or self.dbapi_connection is None:
+            return
+        self.fairy_ref = self.holder = None
+        self.finalize_callback.clear()
+        self.end_leak_watch()
+        self.end_lease()
+        try:
+            self.announce_giving_up(error)
+            if self.pool.dispatch.checkin:
+                self.pool.dispatch.checkin(None, self)
+        finally:
+            shell.given_up(slot)
 
     def vouch(self) -> bool:
         """Leave the pre-ping of this checkout to the connection's first BEGIN; returns True.
@@ -341,6 +407,7 @@ class ProxiedConnection(PoolProxiedConnection):
         "_detached_info",
         "_echo",
         "_pool",
+        "_waits",
         "dbapi_connection",
         "exchange_until",
         "listeners_done",
@@ -355,6 +422,7 @@ class ProxiedConnection(PoolProxiedConnection):
         self._connection_record = record
         self._echo = echo
         self._counter = 1
+        self._waits = False
         self.exchange_until: float | None = None
         self.listeners_done = False
 
@@ -434,6 +502,7 @@ class ProxiedConnection(PoolProxiedConnection):
 
     def _checkin(self, transaction_was_reset: bool = False) -> None:
         record, connection, pool = self._connection_record, self.dbapi_connection, self._pool
+        self._waits = False
         if record is not None:
             if transaction_was_reset and record.at_rest is not _never and not record.at_rest():
                 # SQLAlchemy believes so after a COMMIT that failed, and what was asked after that (the isolation level,
@@ -446,11 +515,22 @@ class ProxiedConnection(PoolProxiedConnection):
                 except PoolUsageError:
                     self._counter = 1  # so that its own loop can still close it
                     raise
-            if connection is not None and self._nothing_to_do(pool, record, transaction_was_reset):
+            if (
+                connection is not None
+                and not record.used.busy
+                and self._nothing_to_do(pool, record, transaction_was_reset)
+                and (record.proven() or pool._reset_on_return is reset_none)
+            ):
                 if record.leak_watch is not None:
                     record.end_leak_watch()
                 self.dbapi_connection = self._connection_record = record.fairy_ref = record.holder = None
+                record.used.lease += 1
                 record.shell.checkin(record.slot)
+                return
+            if record.used.busy and record.fairy_ref is not None:
+                # Another task's operation is under way. A reset would get in its way, or wait for it.
+                self._let_go()
+                record.give_up()
                 return
         if connection is not None:
             if record is not None and self._echo:
@@ -458,12 +538,13 @@ class ProxiedConnection(PoolProxiedConnection):
             try:
                 self._reset(pool, transaction_was_reset, terminate_only=record is None, asyncio_safe=True)
                 if record is None:
-                    try:
-                        if pool.dispatch.close_detached:
-                            pool.dispatch.close_detached(connection)
-                    finally:
-                        pool._close_connection(connection, terminate=pool._dialect.has_terminate)
+                    self._close_detached(pool, connection)
             except BaseException as error:
+                if self._connection_record is not record:
+                    # Another task has given the checkout up meanwhile. The place may be somebody else's by now.
+                    if isinstance(error, Exception):
+                        return
+                    raise
                 if not isinstance(error, Exception):
                     # Cut off by a cancellation. The pool can still bring the connection to rest, where the driver
                     # knows how and no listener was stopped in the middle; otherwise it is dropped. Either way the
@@ -478,9 +559,22 @@ class ProxiedConnection(PoolProxiedConnection):
                 pool.logger.error("Exception during reset or similar", exc_info=True)
                 if record is not None:
                     record.invalidate(error)
+                else:
+                    self._close_detached(pool, connection)
+        if self._connection_record is not record:
+            return
         self._let_go()
         if record is not None and record.fairy_ref is not None:
             record.checkin()
+
+    def _close_detached(self, pool: AsyncAdaptedQueuePool, connection: Any) -> None:
+        # Once: nobody else will.
+        self._let_go()
+        try:
+            if pool.dispatch.close_detached:
+                pool.dispatch.close_detached(connection)
+        finally:
+            pool._close_connection(connection, terminate=pool._dialect.has_terminate)
 
     def _nothing_to_do(self, pool: AsyncAdaptedQueuePool, record: Record, transaction_was_reset: bool) -> bool:
         """Tell whether this return is nothing but that: no reset left to do, nobody who wants to hear of it."""
@@ -532,9 +626,26 @@ class ProxiedConnection(PoolProxiedConnection):
         self.dbapi_connection = None
         self._connection_record = None
 
+    def wait_without(self) -> None:
+        """Have no connection meanwhile: the lost one is gone, and its place may be somebody else's."""
+        self._let_go()
+        self._waits = True
+
+    def go_on_with(self, record: Record) -> bool:
+        """Take the connection that was waited for; return whether anybody still wants it."""
+        wanted, self._waits = self._waits, False
+        if wanted:
+            record.fairy_ref = weakref.ref(self)
+            self._connection_record = record
+            self.dbapi_connection = record.dbapi_connection
+        return wanted
+
     def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
         """Give the connection up as unusable (hard), or have it replaced after its return (soft)."""
         if self.dbapi_connection is None:
+            if self._waits:
+                self._waits = False
+                return
             util.warn("Can't invalidate an already-closed connection.")
             return
         record, pool = self._connection_record, self._pool

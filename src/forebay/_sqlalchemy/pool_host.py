@@ -109,6 +109,8 @@ class PoolHost:
             raise
         if entry.dbapi_connection is None or entry._soft_invalidate_time > entry.starttime:
             raise ConnectionAbortedError("a listener has invalidated the connection")
+        if not entry.is_proven():
+            raise ConnectionAbortedError("the connection is in use, or in a transaction")
 
     def _reset(self, entry: Record) -> None:
         """Do what the return of a connection does in front of ``checkin``: the listeners of ``reset``, then the reset.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from forebay._sqlalchemy.greenlets import await_
+from forebay.dialects._use import checked
 
 __all__ = ["BatchReading"]
 
@@ -44,7 +45,11 @@ class BatchReading:
     def _fill(self, rows: int) -> None:
         missing = rows - len(self._rows)
         if missing > 0 and not self._ended:
-            await_(self._more(self._at_least(missing)))
+            self._fetch_more(self._at_least(missing))
+
+    @checked
+    def _fetch_more(self, rows: int | None) -> None:
+        await_(self._more(rows))
 
     def __iter__(self) -> Iterator[Any]:
         while (row := self.fetchone()) is not None:
@@ -66,7 +71,7 @@ class BatchReading:
     def fetchall(self) -> list[Any]:
         """Return all rows that are left; may wait."""
         if not self._ended:
-            await_(self._more(None))
+            self._fetch_more(None)
         rows = list(self._rows)
         self._rows.clear()
         return rows

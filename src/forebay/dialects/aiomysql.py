@@ -20,7 +20,7 @@ from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
 from forebay.dialects._mysql.parts import AIOMYSQL
-from forebay.dialects._mysql.rest import RestingConnection, RestingDialect, WatchedCursor
+from forebay.dialects._mysql.rest import RestingConnection, RestingDialect, WatchedCursor, WatchedStream
 from forebay.dialects._mysql_tls import tls_arguments, without_tls_words
 from forebay.dialects._tls import EnforcedContext
 
@@ -28,13 +28,13 @@ from forebay.dialects._tls import EnforcedContext
 class AiomysqlCursor(WatchedCursor, AsyncAdapt_aiomysql_cursor):
     """A cursor that fetches all rows at once."""
 
-    __slots__ = ()
+    __slots__ = ("lease",)
 
 
-class AiomysqlServerSideCursor(WatchedCursor, AsyncAdapt_aiomysql_ss_cursor):
+class AiomysqlServerSideCursor(WatchedStream, AsyncAdapt_aiomysql_ss_cursor):
     """A cursor whose rows are fetched as they are asked for."""
 
-    __slots__ = ()
+    __slots__ = ("lease",)
 
 
 class AiomysqlConnection(RestingConnection, AsyncAdapt_aiomysql_connection):

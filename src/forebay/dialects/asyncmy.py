@@ -19,20 +19,20 @@ from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
 from forebay.dialects._mysql.parts import ASYNCMY
-from forebay.dialects._mysql.rest import RestingConnection, RestingDialect, WatchedCursor
+from forebay.dialects._mysql.rest import RestingConnection, RestingDialect, WatchedCursor, WatchedStream
 from forebay.dialects._mysql_tls import tls_arguments, without_tls_words
 
 
 class AsyncmyCursor(WatchedCursor, AsyncAdapt_asyncmy_cursor):
     """A cursor that fetches all rows at once."""
 
-    __slots__ = ()
+    __slots__ = ("lease",)
 
 
-class AsyncmyServerSideCursor(WatchedCursor, AsyncAdapt_asyncmy_ss_cursor):
+class AsyncmyServerSideCursor(WatchedStream, AsyncAdapt_asyncmy_ss_cursor):
     """A cursor whose rows are fetched as they are asked for."""
 
-    __slots__ = ()
+    __slots__ = ("lease",)
 
 
 class AsyncmyConnection(RestingConnection, AsyncAdapt_asyncmy_connection):

@@ -171,11 +171,15 @@ engine = create_async_engine("mysql+asyncmy://app@localhost/shop", pool_pre_ping
             r"concurrent operations are not permitted",
             r"Method '\w+\(\)' can't be called here; method '\w+\(\)' is already in progress.*",
             r"readexactly\(\) called while another coroutine is already waiting.*",
+            r"this connection was given back to the pool while a statement of yours was under way.*",
+            r"got result for unknown protocol state.*",
             r"\bisce\b",
         ),
-        "Two tasks used one connection or one session at the same time. A connection does one thing at a time.",
+        "Two tasks used one connection or one session at the same time. A connection does one thing at a time. Nobody "
+        "else is harmed: a connection of which nobody knows what is under way on it is closed.",
         (
-            "Give each task a session of its own, inside the task: asyncio.gather over functions that open one.",
+            "One session per task: open it inside the task, for example with asyncio.gather over functions that open "
+            "one.",
             "A fixture or dependency that is cached may hand the same session to two callers: look there.",
         ),
         """\

@@ -250,6 +250,11 @@ class Shell:
         self.core.invalidate(self.now(), slot)
         self.perform()
 
+    def given_up(self, slot: Slot) -> None:
+        """Take a connection back that nobody can vouch for; it is closed as the driver does it, and nobody waits."""
+        self.core.invalidate(self.now(), slot, graceful=True)
+        self.perform()
+
     def detached(self, slot: Slot) -> None:
         """Take note that the owner took the connection out of the pool."""
         self.core.detach(self.now(), slot)

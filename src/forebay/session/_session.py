@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import scoping as _scoping
 from sqlalchemy.ext.asyncio import session as _stock
 from sqlalchemy.orm import SessionTransaction
@@ -20,11 +21,12 @@ from forebay._sqlalchemy.lending import (
 )
 from forebay._sqlalchemy.proxies import proxy_for, sync_bind_of
 from forebay.engine import AsyncConnection
+from forebay.session._under_way import Shared, watch
 
 _AS = TypeVar("_AS", bound="_stock.AsyncSession")
 
 
-class AsyncSession(_stock.AsyncSession):
+class AsyncSession(Shared, _stock.AsyncSession):
     """An asyncio session: :class:`sqlalchemy.ext.asyncio.AsyncSession` with our connections behind it."""
 
     # ``connection`` takes its overloads' keywords as the stock method does: through ``**kw``.
@@ -49,9 +51,25 @@ class AsyncSession(_stock.AsyncSession):
     async def close(self) -> None:
         """Close out the transactional resources and objects of this session.
 
+        While another task gets a connection for this session, SQLAlchemy refuses to close it; it is then closed when
+        that task's call has ended.
+
+        Raises:
+            sqlalchemy.exc.IllegalStateChangeError: So it was.
+
         Cancellation: the session is closed; the pool brings its connections to rest or closes them.
         """
-        await greenlet_spawn(close_session_surely, self.sync_session)
+        others = self._others()
+        try:
+            await greenlet_spawn(close_session_surely, self.sync_session)
+        except exc.IllegalStateChangeError:
+            self._refused(others)
+            raise
+
+    async def _close_for_stragglers(self) -> None:
+        sync_session = self.sync_session
+        if not is_unused(sync_session):
+            await leaving(connections_of(sync_session), lambda: greenlet_spawn(close_session_surely, sync_session))
 
     async def __aexit__(self, type_: Any, value: Any, traceback: Any) -> None:
         """Close the session; within ``pool_reset_timeout`` even if the server stalls.
@@ -61,10 +79,15 @@ class AsyncSession(_stock.AsyncSession):
         if value is not None:
             hinted_on_leaving(value)
         sync_session = self.sync_session
-        if is_unused(sync_session):
-            sync_session.close()
-        elif type_ is not None or not close_now(sync_session):
-            await leaving(connections_of(sync_session), self.close)
+        others = self._others()
+        try:
+            if is_unused(sync_session):
+                sync_session.close()
+            elif type_ is not None or others or not close_now(sync_session):
+                await leaving(connections_of(sync_session), self.close)
+        finally:
+            if others:
+                self._left_to(others)
 
     def _maker_context_manager(self) -> Any:
         return SessionBlock(self)
@@ -121,6 +144,35 @@ class AsyncSessionTransaction(_stock.AsyncSessionTransaction):
         if bind is not None:
             kw["bind"] = sync_bind_of(bind)
         return proxy_for(AsyncConnection, self._sync_transaction().bound_connection(bindkey, **kw))
+
+
+watch(
+    AsyncSession,
+    (
+        "refresh",
+        "run_sync",
+        "execute",
+        "scalar",
+        "scalars",
+        "get",
+        "get_one",
+        "stream",
+        "stream_scalars",
+        "delete",
+        "delete_all",
+        "merge",
+        "merge_all",
+        "flush",
+        "connection",
+        "rollback",
+        "commit",
+        "close",
+        "reset",
+        "invalidate",
+    ),
+    lambda session: session,
+)
+watch(AsyncSessionTransaction, ("start", "commit", "rollback", "__aexit__"), lambda transaction: transaction.session)
 
 
 class async_sessionmaker(_stock.async_sessionmaker[_AS]):

@@ -25,6 +25,7 @@ from forebay.dialects._asyncpg.statements import names_of
 from forebay.dialects._asyncpg.stopping import begin_to_stop
 from forebay.dialects._asyncpg.transaction import RiddenTransaction, begin_sql
 from forebay.dialects._leftovers import NOT_PROVEN, Leaves, Leftovers, left_by, proof_of_rest
+from forebay.dialects._use import Used, counted
 from forebay.dialects.switches import Switches
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ _PID_MAX = 4_194_304
 _TERMINATE = b"X\x00\x00\x00\x04"
 
 
-class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
+class AsyncpgConnection(Used, AsyncAdapt_asyncpg_connection):
     """One asyncpg connection as SQLAlchemy's engine sees it.
 
     Attributes:
@@ -56,7 +57,9 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         "_record",
         "_rider",
         "_used_in",
+        "busy",
         "lacks",
+        "lease",
         "owes_ping",
         "plain",
         "switches",
@@ -64,6 +67,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
 
     def __init__(self, dbapi: Any, connection: Any, *, switches: Switches | None = None, **options: Any) -> None:
         super().__init__(dbapi, connection, **options)  # type: ignore[no-untyped-call]
+        self.busy = self.lease = 0
         self.switches = switches or Switches()
         named_by_user = options.get("prepared_statement_name_func") is not None
         # Without asyncpg's own cache there are to be no names: the user works behind a pooler.
@@ -169,6 +173,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
                 self._transaction = None
         return early
 
+    @counted
     def rollback(self) -> None:
         """Roll the transaction back, if there is one; must run in a greenlet."""
         transaction = self._transaction
@@ -176,6 +181,7 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             self._end(transaction.rollback)
         self._leftovers.rolled_back()
 
+    @counted
     def commit(self) -> None:
         """Commit the transaction, if there is one; must run in a greenlet."""
         transaction = self._transaction
@@ -193,9 +199,34 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         # Outside of a greenlet this body never runs, and the transaction stays as it is.
         try:
             await self.finished(how())
-        finally:
+        except BaseException:
+            # asyncpg refuses when another task's operation is under way: nothing was sent. A timeout or a cancellation
+            # leaves open what became of it.
+            if self._may_still_be_open():
+                self._goes_on()
+                raise
             self._transaction = None
             self.plain = False
+            raise
+        self._transaction = None
+        self.plain = False
+
+    def _may_still_be_open(self) -> bool:
+        connection: Any = self._connection
+        if connection.is_closed():
+            return False
+        rider = self._rider
+        # Not told yet is in doubt, too.
+        return connection.is_in_transaction() or (rider is not None and not rider.told)
+
+    def _goes_on(self) -> None:
+        transaction = self._transaction
+        if not isinstance(transaction, RiddenTransaction):
+            # asyncpg's own takes no second attempt.
+            self._transaction = transaction = RiddenTransaction(
+                self._connection, self.isolation_level, self.readonly, self.deferrable
+            )
+        transaction.goes_on()
 
     def _handle_exception(self, error: Exception) -> NoReturn:
         if _is_out_of_step(error):
@@ -216,6 +247,15 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
     def at_rest(self) -> bool:
         """Tell, without a query, whether no transaction is open, so that a rollback would do nothing."""
         return self._transaction is None
+
+    def proven(self) -> bool:
+        """Tell, without a query, whether the connection may be given to somebody else: idle, and in no transaction."""
+        connection: Any = self._connection
+        if self.busy or self._transaction is not None or getattr(connection, "_top_xact", None) is not None:
+            return False
+        rider = self._rider
+        # What asyncpg believes is out of date behind a ROLLBACK that nobody waits for.
+        return (rider is not None and not rider.replies.told) or not connection.is_in_transaction()
 
     # -- what a caller leaves in the session ---------------------------------------------------------------------------
 
@@ -325,7 +365,12 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
 
     def run_async(self, fn: Any) -> Any:
         """Await what ``fn`` makes of the asyncpg connection; must run in a greenlet."""
-        return await_(fn(self.handed_out()))
+        driver = self.handed_out()
+        self.busy += 1
+        try:
+            return await_(fn(driver))
+        finally:
+            self.busy -= 1
 
     def handed_out(self) -> Any:
         """Return the asyncpg connection for somebody who will use it directly."""
@@ -415,8 +460,12 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         Raises:
             BaseException: No other connection could be had.
         """
-        assert self._record is not None
-        return self._settings_for(another_for(self._record, error))
+        record = self._record
+        assert record is not None
+        held: object = record.dbapi_connection
+        if held is not self:
+            self._handle_exception(error)  # another task of the same session has given the checkout up
+        return self._settings_for(another_for(record, error))
 
     def _settings_for(self, other: AsyncpgConnection) -> AsyncpgConnection:
         if other is not self:
@@ -424,6 +473,11 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
             other.readonly, other.deferrable = self.readonly, self.deferrable
             other.owes_ping = False
         return other
+
+    @counted
+    def ping(self) -> None:
+        """Ask the server for an answer; must run in a greenlet."""
+        super().ping()  # type: ignore[no-untyped-call]
 
     async def _async_ping(self) -> None:
         connection: Any = self._connection
@@ -444,6 +498,13 @@ class AsyncpgConnection(AsyncAdapt_asyncpg_connection):
         transport = getattr(connection, "_transport", None)
         socket = transport.get_extra_info("socket") if transport is not None else None
         return socket is not None and socket_hung_up(socket.fileno())
+
+    def close(self) -> None:
+        """Close the connection; must run in a greenlet. What is under way on it is cancelled."""
+        if self.busy or self._execute_mutex.locked():
+            # asyncpg would refuse to roll back meanwhile; the server does so by itself.
+            self._transaction = None
+        super().close()  # type: ignore[no-untyped-call]
 
     def abort(self) -> None:
         """Say good-bye if that needs no waiting, and drop the socket at once; who waits for an answer gets an error."""

@@ -14,6 +14,7 @@ from forebay._sqlalchemy.greenlets import await_
 from forebay.dialects._again import LostEarly, is_stale_plan, sent_again_if_lost
 from forebay.dialects._asyncpg.reads import only_reads
 from forebay.dialects._batches import BatchReading
+from forebay.dialects._use import refuse
 
 if TYPE_CHECKING:
     from forebay.dialects._asyncpg.connection import AsyncpgConnection
@@ -53,7 +54,7 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
     """Executes statements; the first of a transaction brings its BEGIN along."""
 
     # These three are properties in SQLAlchemy 2.1 and slots in 2.0.
-    __slots__ = ("_again", "arraysize", "description", "rowcount")
+    __slots__ = ("_again", "arraysize", "description", "lease", "rowcount")
 
     if TYPE_CHECKING:
         arraysize: int
@@ -64,13 +65,14 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
     def __init__(self, adapt_connection: AsyncpgConnection) -> None:
         # SQLAlchemy's own __init__ differs between versions; these are all of its slots that are used here.
         self._adapt_connection = adapt_connection
+        self.lease = adapt_connection.lease
         self._connection: Any = adapt_connection._connection
         self._cursor: Any = None
         self._rows: deque[Any] = deque()
         self.description = None
         self.arraysize = 1
         self.rowcount = -1
-        self._invalidate_schema_cache_asof = 0
+        self._invalidate_schema_cache_asof: Any = 0  # seconds, though SQLAlchemy's class says int
         self._again = False
 
     async def _async_soft_close(self) -> None:
@@ -90,6 +92,8 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
 
     def _run(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         adapted: AsyncpgConnection = self._adapt_connection
+        if self.lease != adapted.lease:
+            refuse(adapted)
         if adapted.owes_ping and adapted.isolation_level == "autocommit":
             self._go_on_with(adapted.pay_ping())
         try:
@@ -99,19 +103,26 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
 
     def _run_once(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         self._again = False
+        adapted: AsyncpgConnection = self._adapt_connection
+        adapted.busy += 1
         try:
-            await_(work())
-        except StalePlan:
-            self._again = True
-            self._adapt_connection.rollback()
-            self._invalidate_schema_cache_asof = self._adapt_connection.plans_are_stale()
-            await_(work())
+            try:
+                await_(work())
+            except StalePlan:
+                self._again = True
+                adapted.rollback()
+                self._invalidate_schema_cache_asof = adapted.plans_are_stale()
+                await_(work())
+        finally:
+            adapted.busy -= 1
 
     def _go_on_without(self, error: Exception) -> None:
-        self._go_on_with(self._adapt_connection.replaced(error))
+        adapted: AsyncpgConnection = self._adapt_connection
+        self._go_on_with(adapted.replaced(error))
 
     def _go_on_with(self, adapted: AsyncpgConnection) -> None:
         self._adapt_connection = adapted
+        self.lease = adapted.lease
         self._connection = adapted._connection
 
     async def _prepare_and_execute(self, operation: Any, parameters: Any) -> None:
@@ -193,6 +204,8 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
         early = adapted.failed(began, error)
         if not isinstance(error, Exception):
             raise error
+        if self.lease != adapted.lease:
+            refuse(adapted, error)
         if early is not None:
             raise early from error
         if began and not self._again and adapted.switches.retry_stale_plans and is_stale_plan(error):

@@ -50,6 +50,10 @@ class RiddenTransaction:
         """Take note that its ROLLBACK was sent."""
         self._ended = "rolled back"
 
+    def goes_on(self) -> None:
+        """Take note that it is as open as before: what was to end it failed, and the server is still in it."""
+        self._ended = ""
+
     async def start(self) -> None:
         """Do nothing: it is begun."""
 

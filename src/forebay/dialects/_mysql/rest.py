@@ -7,8 +7,11 @@ an OK packet: after a commit or rollback, or a statement without rows.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
+
+from forebay._sqlalchemy.greenlets import await_
+from forebay.dialects._use import Used, checked, counted
 
 if TYPE_CHECKING:
     from forebay._sqlalchemy.pool_entry import Record
@@ -21,12 +24,36 @@ _AUTOCOMMIT = 0x0002
 
 
 class WatchedCursor:
-    """Mixin in front of a cursor of SQLAlchemy's: tells the connection what became of each statement."""
+    """Mixin in front of a cursor of SQLAlchemy's: tells the connection what became of each statement.
+
+    Attributes:
+        lease: The connection's when the cursor was made.
+    """
 
     __slots__ = ()
 
     _adapt_connection: Any
     description: Any
+    lease: int
+
+    def __init__(self, adapt_connection: Any) -> None:
+        self.lease = adapt_connection.lease  # type: ignore[misc]  # its slot is in the classes behind which this is
+        super().__init__(adapt_connection)  # type: ignore[call-arg]  # the cursor's
+
+    @checked
+    def execute(self, operation: Any, parameters: Any = None) -> Any:
+        """Execute one statement; must run in a greenlet."""
+        return super().execute(operation, parameters)  # type: ignore[misc]  # the cursor's
+
+    @checked
+    def executemany(self, operation: Any, seq_of_parameters: Any) -> Any:
+        """Execute a statement once per set of parameters; must run in a greenlet."""
+        return super().executemany(operation, seq_of_parameters)  # type: ignore[misc]  # the cursor's
+
+    @checked
+    def nextset(self) -> Any:
+        """Go on to the next result of several; must run in a greenlet."""
+        return super().nextset()  # type: ignore[misc]  # the cursor's
 
     async def _execute_async(self, operation: Any, parameters: Any) -> Any:
         connection = self._adapt_connection
@@ -45,7 +72,46 @@ class WatchedCursor:
         return result
 
 
-class RestingConnection:
+class WatchedStream(WatchedCursor):
+    """The same in front of a cursor whose rows are read as they are asked for, one operation at a time."""
+
+    __slots__ = ()
+
+    _cursor: Any
+
+    @checked
+    def _next(self, fetch: str, *args: Any) -> Any:
+        return await_(self._in_turn(fetch, args))
+
+    async def _in_turn(self, fetch: str, args: tuple[Any, ...]) -> Any:
+        async with self._adapt_connection._execute_mutex:
+            return await getattr(self._cursor, fetch)(*args)
+
+    def fetchone(self) -> Any:
+        """Return the next row, or None; must run in a greenlet."""
+        return self._next("fetchone")
+
+    def fetchmany(self, size: int | None = None) -> Any:
+        """Return the next ``size`` rows, or what is left; must run in a greenlet."""
+        return self._next("fetchmany", size)
+
+    def fetchall(self) -> Any:
+        """Return all rows that are left; must run in a greenlet."""
+        return self._next("fetchall")
+
+    def __iter__(self) -> Iterator[Any]:
+        while (row := self.fetchone()) is not None:
+            yield row
+
+    def close(self) -> None:
+        """Read what is left, and forget it; must run in a greenlet."""
+        if self._cursor is not None:
+            if self.lease == self._adapt_connection.lease:
+                self._next("close")
+            self._cursor = None
+
+
+class RestingConnection(Used):
     """Mixin in front of a connection of SQLAlchemy's.
 
     Attributes:
@@ -59,11 +125,15 @@ class RestingConnection:
 
     unsure = True
     failed = False
+    busy = 0
+    lease = 0
     handed_out_in = 0
     record: Record | None = None
     #: Opens another connection of the driver's to the same place.
     connect_again: Callable[[], Awaitable[Any]] | None = None
     _connection: Any
+    _execute_mutex: Any
+    _handle_exception: Any
     _cursor_cls: Any
     _ss_cursor_cls: Any
 
@@ -129,22 +199,55 @@ class RestingConnection:
         if self.failed or (self.handed_out_in and self.handed_out_in in (-1, self._checkout())):
             return False
         status = getattr(self._connection, "server_status", None)
-        if status is None or status & _IN_TRANSACTION:
+        if status is None or status & _IN_TRANSACTION or _has_unread(self._connection):
             return False
         # In AUTOCOMMIT a transaction begins with a command of its own, which is answered with an OK packet.
         return not self.unsure or bool(status & _AUTOCOMMIT)
 
+    def proven(self) -> bool:
+        """Tell, without a query, whether the connection may be given to somebody else: idle, and in no transaction."""
+        if self.busy or self._execute_mutex.locked() or self.failed or _has_unread(self._connection):
+            return False
+        status = getattr(self._connection, "server_status", None)
+        if status is None:
+            return True
+        return not status & _IN_TRANSACTION and (not self.unsure or bool(status & _AUTOCOMMIT))
+
     def rollback(self) -> None:
         """Roll back, if there may be a transaction."""
         if not self.at_rest():
-            super().rollback()  # type: ignore[misc]  # the connection's
-            self.unsure = self.failed = False
+            self._run(self._end(self._connection.rollback))
 
     def commit(self) -> None:
         """Commit, if there may be a transaction."""
         if not self.at_rest():
-            super().commit()  # type: ignore[misc]  # the connection's
+            self._run(self._end(self._connection.commit))
+
+    async def _end(self, how: Callable[[], Awaitable[Any]]) -> None:
+        # In turn, as statements are: the drivers would mix the answers up.
+        async with self._execute_mutex:
+            await how()
             self.unsure = self.failed = False
+
+    def autocommit(self, value: Any) -> None:
+        """Switch AUTOCOMMIT on or off; must run in a greenlet."""
+        self._run(self._switch(value))
+
+    async def _switch(self, value: Any) -> None:
+        async with self._execute_mutex:
+            await self._connection.autocommit(value)
+
+    @counted
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await_(work)
+        except Exception as error:
+            self._handle_exception(error)
+
+    @counted
+    def ping(self, reconnect: bool = False) -> None:
+        """Ask the server for an answer; must run in a greenlet."""
+        super().ping(reconnect)  # type: ignore[misc]  # the connection's
 
     def may_leave(self) -> bool:
         """Tell that no transaction can be ended without waiting: MySQL answers one command at a time."""
@@ -157,6 +260,12 @@ class RestingConnection:
             AssertionError: Always.
         """
         raise AssertionError("BUG: a MySQL transaction cannot be left without waiting")
+
+
+def _has_unread(driver: Any) -> bool:
+    """Tell whether rows of a stream are still to come on the driver's connection."""
+    result = getattr(driver, "_result", None)
+    return result is not None and bool(getattr(result, "unbuffered_active", False))
 
 
 class RestingDialect:

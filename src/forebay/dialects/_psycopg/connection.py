@@ -7,6 +7,7 @@ and the ROLLBACK of a transaction that only read is not waited for.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from forebay.dialects._psycopg.parts import lacking
 from forebay.dialects._psycopg.riding import Beginning, can_ride, may_ride
 from forebay.dialects._psycopg.statements import Unprepared, manager_class
 from forebay.dialects._psycopg.streams import can_stream, fetched, opened
+from forebay.dialects._use import Used, counted
 from forebay.dialects.switches import Switches
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ __all__ = ["PlainPsycopgConnection", "PsycopgConnection"]
 #: Seconds in which BEGIN is answered where waiting for it costs less than sending it together with its statement: that
 #: takes about 0.02 ms of processor time more. Loopback takes 0.05 to 0.1 ms, another machine 0.2 ms and more.
 _NEAR_S = 0.000_2
+
+#: Seconds in which a request to cancel must have been taken, when a connection is closed that is at work.
+_CANCEL_S = 1.0
 
 _IN_GROUP = (Beginning.riding, Beginning.streaming)
 
@@ -65,7 +70,7 @@ class PlainPsycopgConnection(AsyncAdapt_psycopg_connection):
             self.abort()
 
 
-class PsycopgConnection(AsyncAdapt_psycopg_connection):
+class PsycopgConnection(Used, AsyncAdapt_psycopg_connection):
     """One psycopg connection as SQLAlchemy's engine sees it.
 
     Attributes:
@@ -84,7 +89,9 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         "_set_aside",
         "_unprepared",
         "_used_in",
+        "busy",
         "lacks",
+        "lease",
         "owes_ping",
         "plain",
         "switches",
@@ -95,6 +102,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         from psycopg.pq import ExecStatus
 
         super().__init__(*args)
+        self.busy = self.lease = 0
         self.switches = Switches()
         self.lacks = lacking(self._connection)
         self._unprepared: Unprepared | None = None
@@ -251,7 +259,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
 
         def begin() -> None:
             if adapted.begins_now():
-                await_(adapted._begin(Beginning.alone))
+                adapted._begin_alone()
             else:
                 adapted._note_use()
 
@@ -264,6 +272,10 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         except LostEarly as lost:
             raise lost.error from None
         return adapted
+
+    @counted
+    def _begin_alone(self) -> None:
+        await_(self._begin(Beginning.alone))
 
     def _leaves_begin_to_psycopg(self) -> bool:
         # Nothing of ours hangs on the answer to BEGIN then.
@@ -302,6 +314,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         if took_s is not None and (self._fastest_s is None or took_s < self._fastest_s):
             self._fastest_s = took_s
 
+    @counted
     def rollback(self) -> None:
         """Roll back; with no transaction open that is nothing, and needs no greenlet."""
         # Whoever still has it in his hands while the pool brings it to rest has nothing to wait for. While he waited,
@@ -317,6 +330,7 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         self._leftovers.rolled_back()
         self.plain = False
 
+    @counted
     def commit(self) -> None:
         """Commit; with no transaction open that is nothing, and needs no greenlet."""
         if not self.at_rest():
@@ -341,6 +355,11 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         if self._has_left():
             return bool(connection.pgconn.status == ConnStatus.OK)
         return bool(connection.pgconn.transaction_status == TransactionStatus.IDLE)
+
+    def proven(self) -> bool:
+        """Tell, without a query, whether the connection may be given to somebody else: idle, and in no transaction."""
+        connection: Any = self._connection
+        return not self.busy and not connection.lock.locked() and connection._pipeline is None and self.at_rest()
 
     def _has_left(self) -> bool:
         return getattr(self._connection, "left_at", None) is not None
@@ -381,39 +400,56 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
     # Set when there is nothing to wait for. A caller that is cancelled while the answer to the ROLLBACK before it is
     # read would have psycopg set it all the same, and SQLAlchemy would not know that it is to be set back.
 
+    @counted
     def set_autocommit(self, value: Any) -> None:
         """Have what follows be in no transaction, or in one; must run in a greenlet."""
         self.settle()
         super().set_autocommit(value)  # type: ignore[no-untyped-call]
 
+    @counted
     def set_isolation_level(self, value: Any) -> None:
         """Have the transactions that follow be at ``value``; must run in a greenlet."""
         self.settle()
         super().set_isolation_level(value)  # type: ignore[no-untyped-call]
 
+    @counted
     def set_read_only(self, value: Any) -> None:
         """Have the transactions that follow only read, or not; must run in a greenlet."""
         self.settle()
         super().set_read_only(value)  # type: ignore[no-untyped-call]
 
+    @counted
     def set_deferrable(self, value: Any) -> None:
         """Have the transactions that follow wait for a safe snapshot, or not; must run in a greenlet."""
         self.settle()
         super().set_deferrable(value)  # type: ignore[no-untyped-call]
 
+    @counted
     def tpc_begin(self, xid: Any) -> Any:
         """Begin a two-phase transaction; must run in a greenlet."""
         return AsyncAdapt_psycopg_connection.tpc_begin(self.ready(), xid)  # type: ignore[no-untyped-call]
 
+    @counted
     def tpc_prepare(self) -> Any:
         """End the first phase of a two-phase transaction; must run in a greenlet."""
         self._leftovers.committing(self._checkout())
         return super().tpc_prepare()  # type: ignore[no-untyped-call]
 
+    @counted
     def tpc_commit(self, xid: Any = None) -> Any:
         """Commit a two-phase transaction; must run in a greenlet."""
         self._leftovers.committing(self._checkout())
         return super().tpc_commit(xid)  # type: ignore[no-untyped-call]
+
+    @counted
+    def tpc_rollback(self, xid: Any = None) -> Any:
+        """Roll back the two-phase transaction, or the prepared one ``xid``; must run in a greenlet."""
+        return super().tpc_rollback(xid)  # type: ignore[no-untyped-call]
+
+    @counted
+    def tpc_recover(self) -> Any:
+        """Return the prepared transactions; must run in a greenlet."""
+        return super().tpc_recover()  # type: ignore[no-untyped-call]
 
     # -- what a caller leaves in the session ---------------------------------------------------------------------------
 
@@ -459,7 +495,12 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
 
     def run_async(self, fn: Any) -> Any:
         """Await what ``fn`` makes of the psycopg connection; must run in a greenlet."""
-        return await_(fn(self.handed_out()))
+        driver = self.handed_out()
+        self.busy += 1
+        try:
+            return await_(fn(driver))
+        finally:
+            self.busy -= 1
 
     def handed_out(self) -> Any:
         """Return the psycopg connection for somebody who will use it directly."""
@@ -475,7 +516,11 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         """Read the answer to a ROLLBACK that nobody has waited for: psycopg can do less until then."""
         # Outside of a greenlet the answer is read in front of that to whatever the user sends.
         if self._has_left() and in_greenlet():
-            await_(self._settle())
+            self._settle_now()
+
+    @counted
+    def _settle_now(self) -> None:
+        await_(self._settle())
 
     async def _settle(self) -> None:
         connection: Any = self._connection
@@ -539,8 +584,12 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         Raises:
             BaseException: No other connection could be had.
         """
-        assert self._record is not None
-        return self._settings_for(another_for(self._record, error))
+        record = self._record
+        assert record is not None
+        held: object = record.dbapi_connection
+        if held is not self:
+            raise error  # another task of the same session has given the checkout up
+        return self._settings_for(another_for(record, error))
 
     def _settings_for(self, other: PsycopgConnection) -> PsycopgConnection:
         if other is not self:
@@ -570,6 +619,25 @@ class PsycopgConnection(AsyncAdapt_psycopg_connection):
         except Error:
             return True
         return bool(connection.pgconn.is_busy())
+
+    def close(self) -> None:
+        """Close the connection; must run in a greenlet. What is under way on it is cancelled."""
+        if self.busy or self._connection.lock.locked():
+            await_(self._cancel_and_close())
+        else:
+            super().close()
+
+    async def _cancel_and_close(self) -> None:
+        # psycopg's own close would leave who waits for the socket waiting, and the server at work.
+        connection: Any = self._connection
+        try:
+            with contextlib.suppress(Exception):
+                await connection.cancel_safe(timeout=_CANCEL_S)
+        finally:
+            self.terminate()
+        # Whoever waited has been told by now, or is in a moment. He may also have got his answer before that.
+        async with connection.lock:
+            connection.pgconn.finish()
 
     def abort(self) -> None:
         """Drop the socket at once; who waits for an answer gets an error."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from forebay._sqlalchemy.greenlets import await_
 from forebay.dialects._again import LostEarly, is_stale_plan, sent_again_if_lost
 from forebay.dialects._batches import BatchReading
+from forebay.dialects._use import checked, refuse
 
 if TYPE_CHECKING:
     from forebay.dialects._psycopg.connection import PsycopgConnection
@@ -25,10 +26,11 @@ class PsycopgCursor:
 
     server_side = False
 
-    __slots__ = ("_adapt_connection", "_cursor", "_rows")
+    __slots__ = ("_adapt_connection", "_cursor", "_rows", "lease")
 
     def __init__(self, adapt_connection: PsycopgConnection) -> None:
         self._adapt_connection = adapt_connection
+        self.lease = adapt_connection.lease
         self._cursor: Any = adapt_connection._connection.cursor()
         self._rows: deque[Any] = deque()
 
@@ -53,13 +55,17 @@ class PsycopgCursor:
         Raises:
             psycopg.Error: The server refused it, or is lost.
         """
-        if not self._adapt_connection.begins_now():
-            self._go_on_with(self._adapt_connection.ready())
+        adapted = self._adapt_connection
+        if self.lease != adapted.lease:
+            refuse(adapted)
+        if not adapted.begins_now():
+            self._go_on_with(adapted.ready())
         try:
             return sent_again_if_lost(lambda: self._execute_once(query, params, kw), self._go_on_without)
         except LostEarly as lost:
             raise lost.error from None
 
+    @checked
     def _execute_once(self, query: Any, params: Any, kw: dict[str, Any]) -> Any:
         adapted = self._adapt_connection
         # Nothing has been done in the transaction then, and without one there is nothing else.
@@ -89,8 +95,15 @@ class PsycopgCursor:
         Raises:
             psycopg.Error: The server refused it, or is lost.
         """
-        self._go_on_with(self._adapt_connection.begun())
+        adapted = self._adapt_connection
+        if self.lease != adapted.lease:
+            refuse(adapted)
+        self._go_on_with(adapted.begun())
         self._adapt_connection.note(query)
+        return self._executemany(query, params_seq)
+
+    @checked
+    def _executemany(self, query: Any, params_seq: Any) -> Any:
         return await_(self._cursor.executemany(query, params_seq))
 
     def _go_on_without(self, error: Exception) -> None:
@@ -99,6 +112,7 @@ class PsycopgCursor:
     def _go_on_with(self, adapted: PsycopgConnection) -> None:
         if adapted is not self._adapt_connection:
             self._adapt_connection = adapted
+            self.lease = adapted.lease
             self._cursor = adapted._connection.cursor()
 
     async def _async_soft_close(self) -> None:
@@ -125,6 +139,8 @@ class PsycopgCursor:
 
     def nextset(self) -> bool | None:
         """Go on to the next result of several; returns None after the last."""
+        if self.lease != self._adapt_connection.lease:
+            refuse(self._adapt_connection)
         more: bool | None = self._cursor.nextset()
         result = self._cursor.pgresult
         if more and result is not None and result.status == self._adapt_connection.tuples_ok:
@@ -194,7 +210,8 @@ class PsycopgStream(BatchReading, PsycopgCursor):
         if self._open:
             self._open = False
             self._ended = True
-            self._adapt_connection.leave_unclosed(self.name)
+            if self.lease == self._adapt_connection.lease:
+                self._adapt_connection.leave_unclosed(self.name)
 
     def nextset(self) -> bool | None:
         """Return None: there is one result."""

@@ -14,6 +14,7 @@ from forebay.dialects._sqlite.cursors import SqliteCursor, SqliteServerSideCurso
 from forebay.dialects._sqlite.options import SqliteOptions
 from forebay.dialects._sqlite.settings import left_by
 from forebay.dialects._sqlite.thread import ConnectionThread
+from forebay.dialects._use import Used, counted
 
 if TYPE_CHECKING:
     from forebay._sqlalchemy.pool_entry import Record
@@ -24,7 +25,7 @@ __all__ = ["SqliteConnection"]
 _NOT_IN_TRANSACTION = ("PRAGMA", "VACUUM", "ATTACH", "DETACH", "BEGIN")
 
 
-class SqliteConnection(AsyncAdapt_aiosqlite_connection):
+class SqliteConnection(Used, AsyncAdapt_aiosqlite_connection):
     """One aiosqlite connection as SQLAlchemy's engine sees it.
 
     Attributes:
@@ -39,6 +40,8 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
         "_left",
         "_leftovers",
         "_record",
+        "busy",
+        "lease",
         "plain",
         "rolls_back_without_wait",
         "thread",
@@ -46,6 +49,7 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
 
     def __init__(self, dbapi: Any, connection: Any) -> None:
         super().__init__(dbapi, connection)
+        self.busy = self.lease = 0
         self.thread = ConnectionThread(connection)
         # The text of the BEGIN that goes in front of the next statement.
         self._begin_due: str | None = None
@@ -105,6 +109,7 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
         if record is not None and record.dbapi_connection is self and self._end_streams not in record.finalize_callback:
             record.finalize_callback.append(self._end_streams)
 
+    @counted
     def _end_streams(self, _connection: Any) -> None:
         if self.thread.cursors and self.thread.raw is not None:
             await_(self.thread.run(self.thread.close_cursors, finish=True))
@@ -143,7 +148,12 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
 
     def run_async(self, fn: Any) -> Any:
         """Await what ``fn`` makes of the aiosqlite connection; must run in a greenlet."""
-        return await_(fn(self.handed_out()))
+        driver = self.handed_out()
+        self.busy += 1
+        try:
+            return await_(fn(driver))
+        finally:
+            self.busy -= 1
 
     def handed_out(self) -> Any:
         """Return the aiosqlite connection for somebody who will use it directly, unseen."""
@@ -172,14 +182,21 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
         """
         self._end(sqlite3.Connection.commit)
 
+    @counted
     def _end(self, how: Callable[[sqlite3.Connection], None]) -> None:
-        if self._connection._connection is not None and not self.at_rest():
+        # Another task's statement may not have begun its transaction yet; what ends that comes after it.
+        if self._connection._connection is not None and (self.busy > 1 or not self.at_rest()):
             try:
                 await_(self.thread.run(how, finish=True))
             except Exception as error:
                 self._handle_exception(error)
         self._begin_due = None
         self.plain = False
+
+    def proven(self) -> bool:
+        """Tell, without a query, whether the connection may be given to somebody else: idle, and in no transaction."""
+        thread = self.thread
+        return not self.busy and not thread.cursors and self.at_rest() and (self._left or not thread.is_at_work)
 
     def may_leave(self) -> bool:
         """Tell whether the transaction has only read, and :meth:`leave` can end it."""
@@ -213,7 +230,10 @@ class SqliteConnection(AsyncAdapt_aiosqlite_connection):
         """Close the connection and its cursors; must run in a greenlet. Returns at once after :meth:`abort`."""
         if self._aborted or not self._connection._running:
             return  # its thread has ended or is about to, and would never answer
-        if self.thread.cursors and self.thread.raw is not None:
+        if self.busy:
+            self.thread.interrupt()  # who gives it up does not wait for what another task runs
+        # What waits for its turn in the thread may open one.
+        if (self.busy or self.thread.cursors) and self.thread.raw is not None:
             await_(self.thread.run(self.thread.close_cursors, finish=True))
         super().close()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
 
 from forebay._sqlalchemy.greenlets import await_
+from forebay.dialects._use import checked
 
 if TYPE_CHECKING:
     from forebay.dialects._sqlite.connection import SqliteConnection
@@ -35,10 +36,11 @@ class SqliteCursor:
 
     server_side = False
 
-    __slots__ = ("_adapt_connection", "_raw", "_rows", "arraysize", "description", "lastrowid", "rowcount")
+    __slots__ = ("_adapt_connection", "_raw", "_rows", "arraysize", "description", "lastrowid", "lease", "rowcount")
 
     def __init__(self, adapt_connection: SqliteConnection) -> None:
         self._adapt_connection = adapt_connection
+        self.lease = adapt_connection.lease
         self._rows: deque[Any] = deque()
         self._raw: sqlite3.Cursor | None = None
         self.arraysize = 1
@@ -70,6 +72,7 @@ class SqliteCursor:
         """
         self._run(self._executemany, operation, seq_of_parameters)
 
+    @checked
     def _run(self, work: Callable[..., None], operation: Any, parameters: Any) -> None:
         connection = self._adapt_connection
         try:
@@ -169,6 +172,7 @@ class SqliteServerSideCursor(SqliteCursor):
         self._open = None
         cursor.close()
 
+    @checked
     def _fetch(self, fetch: Callable[[sqlite3.Cursor], list[Any]], size: int | None) -> list[Any]:
         cursor, connection = self._open, self._adapt_connection
         if cursor is None:
@@ -191,9 +195,13 @@ class SqliteServerSideCursor(SqliteCursor):
         cursor, thread = self._open, self._adapt_connection.thread
         if cursor is None:
             return
-        if cursor in thread.cursors and thread.raw is not None:
-            await_(thread.run(lambda _raw: self._end(cursor), finish=True))
+        if cursor in thread.cursors and thread.raw is not None and self.lease == self._adapt_connection.lease:
+            self._close(cursor)
         self._open = None
+
+    @checked
+    def _close(self, cursor: sqlite3.Cursor) -> None:
+        await_(self._adapt_connection.thread.run(lambda _raw: self._end(cursor), finish=True))
 
     def fetchone(self) -> Any:
         """Return the next row, or None; must run in a greenlet."""

@@ -1,0 +1,86 @@
+"""Who uses a connection: what is under way on it, and in whose checkout.
+
+Two tasks may use one session, though they must not. Then one of them can give the connection back while the other one
+still waits for an answer, or comes for it later. Two numbers tell: how many operations are under way, and which lease
+this is. Every adapter counts the first around whatever it awaits; the pool changes the second at each return. A cursor
+keeps the number of the lease it was made in, and refuses to work in another one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+__all__ = ["NOT_YOURS", "Used", "checked", "counted", "refuse"]
+
+_M = TypeVar("_M", bound=Callable[..., Any])
+
+NOT_YOURS = (
+    "this connection was given back to the pool while a statement of yours was under way, or before you read its rows: "
+    "two tasks use one session or connection; one session per task"
+)
+
+
+class Used:
+    """Mixin in front of an adapted connection. A class sets both attributes in its ``__init__``, and has the slots.
+
+    Attributes:
+        busy: Operations under way.
+        lease: Changes whenever the connection is given back.
+    """
+
+    __slots__ = ()
+
+    busy: int
+    lease: int
+
+
+def counted(method: _M) -> _M:
+    """Count a method of an adapted connection as an operation under way for as long as it runs."""
+
+    @functools.wraps(method)
+    def under_way(self: Any, *args: Any, **kw: Any) -> Any:
+        self.busy += 1
+        try:
+            return method(self, *args, **kw)
+        finally:
+            self.busy -= 1
+
+    return under_way  # type: ignore[return-value]
+
+
+def checked(method: _M) -> _M:
+    """Count a method of a cursor as an operation under way on its connection, and refuse it past the cursor's lease.
+
+    What it raises because the lease ends meanwhile says so. The cursor has the attribute ``lease``.
+    """
+
+    @functools.wraps(method)
+    def under_way(self: Any, *args: Any, **kw: Any) -> Any:
+        connection = self._adapt_connection
+        if self.lease != connection.lease:
+            refuse(connection)
+        connection.busy += 1
+        try:
+            return method(self, *args, **kw)
+        except Exception as error:
+            if self.lease != connection.lease:
+                refuse(connection, error)
+            raise
+        finally:
+            connection.busy -= 1
+
+    return under_way  # type: ignore[return-value]
+
+
+def refuse(connection: Any, cause: Exception | None = None) -> NoReturn:
+    """Raise the driver's ``InterfaceError``: the lease has ended in which this operation would have been allowed.
+
+    Args:
+        connection: The adapted connection.
+        cause: What the driver raised, if it came to that: another task has had the connection closed.
+    """
+    dbapi = connection.dbapi
+    # SQLAlchemy's module for SQLite has some of the errors only; sqlite3 has all.
+    raise (getattr(dbapi, "InterfaceError", None) or dbapi.sqlite.InterfaceError)(NOT_YOURS) from cause
