@@ -15,8 +15,6 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.pool import NullPool
 
-from tests.faults.marks import not_yet
-
 
 def _plain(url: str) -> str:
     return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
@@ -38,11 +36,7 @@ async def test_asyncpgs_pool_behind_the_creator(sa: ModuleType, database_url: st
         await engine.dispose()
 
 
-@pytest.mark.parametrize(
-    "database_url",
-    [pytest.param("asyncpg", marks=not_yet("what is set on the pool's proxy cannot be set there: AttributeError"))],
-    indirect=True,
-)
+@pytest.mark.parametrize("database_url", ["asyncpg"], indirect=True)
 async def test_the_drivers_transaction_fails_on_a_connection_of_its_pool(sa: ModuleType, database_url: str) -> None:
     """Inside of SQLAlchemy's transaction it is a savepoint; a stream and a copy work as well."""
     import asyncpg
@@ -83,18 +77,7 @@ class _Returning:
         self._inner.terminate()
 
 
-@pytest.mark.parametrize(
-    "database_url",
-    [
-        pytest.param(
-            "asyncpg",
-            marks=not_yet(
-                "a statement's name is used again on a connection that has it: DuplicatePreparedStatementError"
-            ),
-        )
-    ],
-    indirect=True,
-)
+@pytest.mark.parametrize("database_url", ["asyncpg"], indirect=True)
 async def test_a_statement_fails_on_a_connection_that_comes_round_again(sa: ModuleType, database_url: str) -> None:
     import asyncpg
 
