@@ -35,6 +35,13 @@ class Used:
     busy: int
     lease: int
 
+    def interface_error(self) -> type[Exception]:
+        """Return the DBAPI's ``InterfaceError``."""
+        dbapi: Any = self.dbapi  # type: ignore[attr-defined]  # the adapted connection's
+        # SQLAlchemy's module for SQLite has some of the errors only; sqlite3 has all.
+        found: type[Exception] = getattr(dbapi, "InterfaceError", None) or dbapi.sqlite.InterfaceError
+        return found
+
 
 def counted(method: _M) -> _M:
     """Count a method of an adapted connection as an operation under way for as long as it runs."""
@@ -81,6 +88,4 @@ def refuse(connection: Any, cause: Exception | None = None) -> NoReturn:
         connection: The adapted connection.
         cause: What the driver raised, if it came to that: another task has had the connection closed.
     """
-    dbapi = connection.dbapi
-    # SQLAlchemy's module for SQLite has some of the errors only; sqlite3 has all.
-    raise (getattr(dbapi, "InterfaceError", None) or dbapi.sqlite.InterfaceError)(NOT_YOURS) from cause
+    raise connection.interface_error()(NOT_YOURS) from cause

@@ -117,6 +117,12 @@ class PsycopgConnection(Used, AsyncAdapt_psycopg_connection):
         self._used_in = 0
         self._handed_in = 0
 
+    def interface_error(self) -> type[Exception]:
+        """Return psycopg's ``InterfaceError``; an adapted connection of SQLAlchemy 2.0 does not know its DBAPI."""
+        from psycopg import InterfaceError
+
+        return InterfaceError
+
     def cursor(self, name: Any = None, /, **kw: Any) -> Any:
         """Return a cursor, or with ``name`` one of the server's; that must be in a greenlet."""
         if name is None and not kw:
@@ -471,13 +477,16 @@ class PsycopgConnection(Used, AsyncAdapt_psycopg_connection):
     def add_notice_handler(self, handler: Any) -> None:
         """Have ``handler`` called with what the server has to say."""
         self.note_unseen()
-        super().add_notice_handler(handler)  # type: ignore[no-untyped-call]
+        # SQLAlchemy 2.0 has no method for it.
+        connection: Any = self._connection
+        connection.add_notice_handler(handler)
 
     @property
     def adapters(self) -> Any:
         """psycopg's map of types, to be changed by the user."""
         self.note_unseen()
-        return super().adapters
+        connection: Any = self._connection
+        return connection.adapters
 
     # -- the driver's connection, in the hands of the user -------------------------------------------------------------
 
