@@ -99,6 +99,32 @@ async def test_a_statement_fails_on_a_connection_that_comes_round_again(sa: Modu
             assert await driver.fetchval("SELECT 9") == 9
 
 
+@pytest.mark.parametrize("database_url", ["psycopg"], indirect=True)
+@pytest.mark.parametrize("poolclass", [NullPool, None], ids=["NullPool", "default pool"])
+async def test_a_prepared_statement_already_exists_on_a_connection_of_psycopgs_pool(
+    sa: ModuleType, database_url: str, poolclass: Any
+) -> None:
+    """The program has prepared statements on it before SQLAlchemy gets it, and goes on to use them afterwards."""
+    from psycopg_pool import AsyncConnectionPool
+
+    async with AsyncConnectionPool(
+        _plain(database_url), min_size=1, max_size=1, open=False, kwargs={"prepare_threshold": 0}
+    ) as pool:
+        async with pool.connection() as driver:
+            assert await (await driver.execute("SELECT 7")).fetchone() == (7,)
+        options = {"poolclass": poolclass} if poolclass is not None else {}
+
+        async def creator() -> Any:
+            return await pool.getconn()
+
+        engine = sa.create_async_engine("postgresql+psycopg://", async_creator=creator, **options)
+        async with engine.connect() as connection:
+            for number in (7, 8, 7):
+                assert await connection.scalar(text(f"SELECT {number}")) == number
+                await connection.commit()
+        await engine.dispose()
+
+
 @pytest.mark.parametrize("database_url", ["aiomysql", "asyncmy"], indirect=True)
 async def test_a_mysql_drivers_pool_behind_the_creator(sa: ModuleType, database_url: str) -> None:
     url = make_url(database_url)

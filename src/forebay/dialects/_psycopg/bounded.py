@@ -10,6 +10,7 @@ import socket
 from collections.abc import Generator
 from typing import Any
 
+from forebay.dialects._psycopg.groups import answer_on
 from forebay.dialects._psycopg.parts import PARTS
 
 __all__ = ["bounded", "hang_up"]
@@ -86,7 +87,7 @@ def bounded(stock: Any) -> Any:
             """Read the answer to the ROLLBACK that nobody has waited for; libpq stays in pipeline mode."""
             pgconn = self.pgconn
             yield from generators.send(pgconn)
-            answer = yield from generators.fetch_many(pgconn)
+            answer = yield from answer_on(self)
             if not answer or answer[-1].status != ExecStatus.COMMAND_OK:
                 pgconn.finish()
                 raise OperationalError("the server refused a ROLLBACK")

@@ -148,7 +148,7 @@ class PsycopgConnection(Used, AsyncAdapt_psycopg_connection):
     def leave_unprepared(self, unprepared: Unprepared) -> None:
         """Prepare none of the statements that are, or come to be, in ``unprepared``."""
         connection: Any = self._connection
-        if "retry_stale_plans" not in self.lacks:
+        if self.switches.retry_stale_plans and "retry_stale_plans" not in self.lacks:
             connection._prepared = manager_class()(connection._prepared, unprepared)
             self._unprepared = unprepared
 

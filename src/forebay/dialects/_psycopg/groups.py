@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-__all__ = ["Command", "in_one_group", "raise_for", "started"]
+__all__ = ["Command", "answer_on", "in_one_group", "raise_for", "started"]
 
 #: Hands one command to libpq.
 Command = Callable[[], None]
@@ -58,7 +58,7 @@ def in_one_group(
                 left_read()
         yield from send(pgconn)
         for _ in range(sent):
-            answers.append((yield from fetch_many(pgconn)))
+            answers.append((yield from answer_on(connection)))
             if first is not None and len(answers) == 1:
                 first(answers[0])
         yield from fetch_many(pgconn)
@@ -73,6 +73,26 @@ def in_one_group(
     if wrong is not None:
         raise wrong
     return answers
+
+
+def answer_on(connection: Any) -> Generator[Any, Any, list[Any]]:
+    """Read the answer to one command of a group; return libpq's results.
+
+    Raises:
+        psycopg.Error: The server ended the session, which is raised with the reason it gave; or it is lost.
+    """
+    from psycopg.errors import error_from_result
+    from psycopg.generators import fetch_many
+    from psycopg.pq import DiagnosticField, ExecStatus
+
+    results: list[Any] = yield from fetch_many(connection.pgconn)
+    last = results[-1] if results else None
+    if last is not None and last.status == ExecStatus.FATAL_ERROR:
+        severity = last.error_field(DiagnosticField.SEVERITY_NONLOCALIZED)
+        # Behind the server's last words there is nothing to be read but the end of the stream, which gives no reason.
+        if severity in (b"FATAL", b"PANIC"):
+            raise error_from_result(last, encoding=connection.info.encoding)
+    return results
 
 
 def started(connection: Any, cursor: Any, operation: Any) -> Generator[Any, Any, None]:

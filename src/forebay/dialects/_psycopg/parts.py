@@ -50,7 +50,7 @@ PARTS: Final = Parts(
         _STREAMS,
     ),
     Need("retry_stale_plans", "connection", ("_prepared",), _UNPREPARED),
-    Need("retry_stale_plans", "prepared", ("prepare_threshold", "prepared_max", "clear", "get"), _UNPREPARED),
+    Need("retry_stale_plans", "prepared", ("__dict__", "clear", "get"), _UNPREPARED),
     Need("retry_stale_plans", "preparing", ("Prepare", "PrepareManager"), _UNPREPARED),
     Need("retry_stale_plans", "cursor", ("_convert_query",), _UNPREPARED),
     Need(

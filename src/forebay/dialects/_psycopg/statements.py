@@ -40,8 +40,8 @@ def manager_class() -> Any:
     class Manager(PrepareManager):
         def __init__(self, before: PrepareManager, unprepared: Unprepared) -> None:
             super().__init__()
-            self.prepare_threshold = before.prepare_threshold
-            self.prepared_max = before.prepared_max
+            # All of it: a connection of the user's own creator may have statements already, and their names with them.
+            vars(self).update(vars(before))
             self._unprepared = unprepared
 
         def get(self, query: Any, prepare: bool | None = None) -> tuple[Prepare, bytes]:
