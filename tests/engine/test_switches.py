@@ -6,10 +6,11 @@ import warnings
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
 import forebay
 from forebay import async_engine_from_config, create_async_engine, create_async_pool_from_url, settings_from_env
-from forebay.dialects.switches import DEPRECATED, SWITCHES, Switches
+from forebay.dialects.switches import DEPRECATED, SWITCHES, Switches, switches_for
 from forebay.errors import ConfigurationError, InstallWarning, InvalidOptionError
 
 URLS = (
@@ -149,3 +150,20 @@ def test_the_old_name_and_the_new_one_must_agree() -> None:
         create_async_engine(URLS[0], psycopg_begin="await")
     with pytest.raises(InvalidOptionError, match="psycopg_begin='pipe': must be 'pipeline', 'await' or None"):
         create_async_engine(URLS[1], psycopg_begin="pipe")
+
+
+@pytest.mark.parametrize("url", URLS[:2])
+def test_a_switch_in_the_url_or_in_connect_args_is_read_as_what_it_says(url: str) -> None:
+    """Goal: the text "false" does not mean true. Method: texts in both places, one that says neither."""
+    for text, meant in (("false", False), ("0", False), ("true", True)):
+        arguments = dict(make_url(f"{url}?retry_stale_plans={text}").query)
+        assert switches_for(Switches(), arguments) == Switches(retry_stale_plans=meant)
+        assert not arguments
+        create_async_engine(f"{url}?retry_stale_plans={text}")
+    for wrong in ("never", None, 1):
+        with pytest.raises(InvalidOptionError, match=r"retry_stale_plans=.*: must be True or False"):
+            switches_for(Switches(), {"retry_stale_plans": wrong})
+        with pytest.raises(InvalidOptionError, match=r"must be True or False \(in connect_args\)"):
+            create_async_engine(url, connect_args={"retry_stale_plans": wrong})
+    with pytest.raises(InvalidOptionError, match=r"must be True or False \(in the URL\)"):
+        create_async_engine(f"{url}?retry_stale_plans=never")

@@ -41,7 +41,7 @@ _DEPRECATED = """
 
 They work, with a `DeprecationWarning`. Given together with the new name they must say the same.
 
-| name | write instead | warns since | goes with |
+| name | write instead | warns since | removed in |
 | --- | --- | --- | --- |
 """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import URL
@@ -22,7 +21,7 @@ from forebay.dialects._asyncpg.connection import AsyncpgConnection
 from forebay.dialects._asyncpg.hosts import AsyncpgHosts
 from forebay.dialects._asyncpg.loops import connected
 from forebay.dialects._libpq import ASYNCPG_WORDS, to_asyncpg, with_each_port
-from forebay.dialects.switches import Switches
+from forebay.dialects.switches import Switches, switches_for
 
 
 class AsyncpgExecutionContext(PGExecutionContext_asyncpg):
@@ -66,9 +65,7 @@ class AsyncpgDbapi(AsyncAdapt_asyncpg_dbapi):
         from_url = kw.pop("server_settings_of_url", None)
         if from_url:
             kw["server_settings"] = {**from_url, **(kw.get("server_settings") or {})}
-        switches = self.switches
-        if "retry_stale_plans" in kw:
-            switches = replace(switches, retry_stale_plans=kw.pop("retry_stale_plans"))
+        switches = switches_for(self.switches, kw)
         options = {
             "prepared_statement_cache_size": kw.pop("prepared_statement_cache_size", 100),
             "prepared_statement_name_func": kw.pop("prepared_statement_name_func", None),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import URL
@@ -26,7 +25,7 @@ from forebay.dialects._psycopg.connection import PlainPsycopgConnection, Psycopg
 from forebay.dialects._psycopg.cursors import PsycopgStream
 from forebay.dialects._psycopg.hosts import PsycopgHosts
 from forebay.dialects._psycopg.statements import Unprepared
-from forebay.dialects.switches import Switches, problems, switches_from, warn_deprecated
+from forebay.dialects.switches import Switches, problems, switches_for, switches_from, warn_deprecated
 from forebay.errors import InvalidOptionError
 
 
@@ -61,9 +60,7 @@ class PsycopgDbapi(PsycopgAdaptDBAPI):
         creator = kw.pop("async_creator_fn", None) or functools.partial(
             self._hosts.connect, bounded(self.psycopg.AsyncConnection).connect
         )
-        switches = self.switches
-        if "retry_stale_plans" in kw:
-            switches = replace(switches, retry_stale_plans=kw.pop("retry_stale_plans"))
+        switches = switches_for(self.switches, kw)
         connection: PsycopgConnection
         if hasattr(PsycopgConnection, "create"):
             connection = adapt(PsycopgConnection, self, creator(*arg, **kw))

@@ -8,12 +8,31 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, Final
 
-__all__ = ["DEPRECATED", "SWITCHES", "Deprecated", "Switch", "Switches", "problems", "switches_from", "warn_deprecated"]
+from sqlalchemy.util import asbool
+
+from forebay.errors import InvalidOptionError
+
+__all__ = [
+    "DEPRECATED",
+    "OF_A_CONNECTION",
+    "SWITCHES",
+    "Deprecated",
+    "Switch",
+    "Switches",
+    "connection_problems",
+    "problems",
+    "switches_for",
+    "switches_from",
+    "warn_deprecated",
+]
+
+#: The switch that ``connect_args`` and the query of a URL may have, too.
+OF_A_CONNECTION: Final = "retry_stale_plans"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +100,7 @@ SWITCHES: Final[tuple[Switch, ...]] = (
         True,
         ("asyncpg", "psycopg"),
         "The first statement of a transaction is run again where a migration has overtaken its prepared statement. "
-        "`connect_args` may have the same name, which goes before this one.",
+        "`connect_args` and the URL may have the same name; then their value counts and not the engine's.",
         "The statement fails with the driver's error.",
         "The server refused it without running it, so nothing is done twice.",
         "../explanation/one-round-trip.md#prepared-statements",
@@ -161,6 +180,40 @@ def switches_from(given: Mapping[str, Any]) -> Switches:
     return Switches(**values)
 
 
+def connection_problems(given: Mapping[str, Any]) -> list[str]:
+    """Return one line if ``given``, ``connect_args`` or a URL's query, has a switch whose value cannot be read."""
+    if OF_A_CONNECTION not in given:
+        return []
+    return problems({OF_A_CONNECTION: _read(given[OF_A_CONNECTION])})
+
+
+def switches_for(switches: Switches, arguments: MutableMapping[str, Any]) -> Switches:
+    """Return the switches of one connection, and take what the driver does not know out of its ``arguments``.
+
+    Args:
+        switches: Those of the engine.
+        arguments: What ``connect()`` was called with; a value from a URL is a string.
+
+    Raises:
+        forebay.errors.InvalidOptionError: A value cannot be read.
+    """
+    wrong = connection_problems(arguments)
+    if wrong:
+        raise InvalidOptionError(*wrong)
+    if OF_A_CONNECTION not in arguments:
+        return switches
+    return replace(switches, retry_stale_plans=_read(arguments.pop(OF_A_CONNECTION)))
+
+
+def _read(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return asbool(value)
+    except ValueError:
+        return value
+
+
 def warn_deprecated(given: Mapping[str, Any]) -> None:
     """Warn of every older name in ``given``, on the line of the program that leads here.
 
@@ -171,7 +224,7 @@ def warn_deprecated(given: Mapping[str, Any]) -> None:
         value = given.get(old.name)
         if value is not None:
             warnings.warn(
-                f"{old.name}={value!r} is deprecated since {old.since} and goes with {old.until}: "
+                f"{old.name}={value!r} is deprecated since {old.since} and will be removed in {old.until}: "
                 f"write {old.instead}={old.values[value]!r}",
                 DeprecationWarning,
                 stacklevel=_levels_to_the_caller(),

@@ -9,7 +9,7 @@ from sqlalchemy import URL, exc
 from sqlalchemy.engine import Dialect
 
 from forebay.dialects import ConnectArguments
-from forebay.dialects.switches import SWITCHES
+from forebay.dialects.switches import OF_A_CONNECTION, SWITCHES, connection_problems
 from forebay.engine._keywords import POOL_NAMES
 from forebay.engine._problems import Problem, near
 from forebay.engine._url import at_sign, at_sign_in_query, misread
@@ -76,6 +76,9 @@ def argument_problems(
         unknown += [
             _unexpected(name, "in connect_args", accepted) for name in connect_args if name not in accepted.names
         ]
+        if OF_A_CONNECTION in accepted.names:
+            for given, where in ((url.query, "in the URL"), (connect_args, "in connect_args")):
+                unknown += [Problem(InvalidOptionError, f"{text} ({where})") for text in connection_problems(given)]
     return unknown
 
 
