@@ -54,7 +54,7 @@ NOT_A_DRIVERS = {
     "_get_server_version_info": "SQLAlchemy's dialects, overridden",
     "_set_backslash_escapes": "SQLAlchemy's dialects, overridden",
     "_type_info_fetch": "SQLAlchemy's dialect for psycopg, overridden",
-    "_begin": "ours: PsycopgConnection, begun for another one",
+    "_begin_alone": "ours: PsycopgConnection, begun for another one",
     "_checkout": "ours: PsycopgConnection, of another one",
     "_handed_in": "ours: PsycopgConnection, of another one",
     "_note_use": "ours: PsycopgConnection, of another one",
