@@ -209,9 +209,10 @@ def test_random_sessions() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_random_sessions_at_length() -> None:
-    """The same for 60 000 others."""
-    assert play(range(10_000, 70_000)) > 120_000
+    """The same for 15 000 others."""
+    assert play(range(10_000, 25_000)) > 30_000
 
 
 def test_garbage_is_passed_on_and_claimed_to_be_nothing() -> None:

@@ -198,13 +198,17 @@ class Replies:
                 ahead = end
                 break
             kind, length = _header(data, ahead)
-            messages += kind not in _UNASKED
-            if messages > _WALK_MAX or not _is_possible(kind, length):
+            if kind == _READY_FOR_QUERY:
+                if length != _READY_LENGTH:
+                    length = 0
+                elif end - ahead > _HEADER:  # without its last byte the driver has not read it
+                    self.told = True
+            elif kind not in _UNASKED:
+                messages += 1
+            # As _is_possible() says, which would take as long again as all of this.
+            if length < _LENGTH_MIN or length > _LENGTH_MAX or messages > _WALK_MAX or kind not in _TYPES:
                 self._ahead, self._tail = None, data[-_TAIL:]
                 return
-            # Without its last byte the driver has not read it.
-            if kind == _READY_FOR_QUERY and end - ahead > _HEADER:
-                self.told = True
             ahead += length + 1
         self._ahead, self._kind = ahead - end, kind
 
@@ -241,7 +245,8 @@ class Replies:
             ours = kind == script[self._at]
             if not ours and kind != _ERROR:
                 raise ReplyError(f"a message {chr(kind)!r} where {chr(script[self._at])!r} was due")
-            _check(kind, length, _OURS_MAX if ours else _LENGTH_MAX)
+            if length < _LENGTH_MIN or length > (_OURS_MAX if ours else _LENGTH_MAX):
+                raise _impossible(kind, length)
             if end - at <= length:
                 self._keep(data[at:], length + 1)
                 return b"".join(forward)
@@ -310,9 +315,13 @@ def _is_possible(kind: int, length: int) -> bool:
     )
 
 
-def _check(kind: int, length: int, most: int = _LENGTH_MAX) -> None:
-    if length > most or not _is_possible(kind, length):
-        raise ReplyError(f"a message {chr(kind)!r} of impossible length {length}")
+def _check(kind: int, length: int) -> None:
+    if not _is_possible(kind, length):
+        raise _impossible(kind, length)
+
+
+def _impossible(kind: int, length: int) -> ReplyError:
+    return ReplyError(f"a message {chr(kind)!r} of impossible length {length}")
 
 
 def _is_fatal(body: bytes) -> bool:

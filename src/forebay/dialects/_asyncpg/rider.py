@@ -132,7 +132,7 @@ class Rider(asyncio.Protocol):
 
     def _meets_all(self) -> bool:
         """Tell whether nobody has put something of his own in our place, so that writes and replies pass by us."""
-        return vars(self._transport).get("write") is self._ours.get("write") and self._transport.get_protocol() is self
+        return self._transport.write is self._ours.get("write") and self._transport.get_protocol() is self
 
     @property
     def begin_is_held(self) -> bool:
