@@ -16,14 +16,14 @@ ASYNCMY: Final = Parts(
     "asyncmy",
     # asyncmy before 0.2.12 keeps its transport out of Python's reach; then `connected` is all there is.
     Need("seeing a hang-up", "connection", ("_transport",), _UNSEEN),
-    Need("knowing to be at rest", "connection", ("server_status",), _RESTS),
+    Need("knowing to be at rest", "connection", ("server_status", "_result"), _RESTS),
     Need("stopping a statement", "connection", ("_transport", "thread_id"), _STOPS),
 )
 
 AIOMYSQL: Final = Parts(
     "aiomysql",
     Need("seeing a hang-up", "connection", ("_writer",), _UNSEEN),
-    Need("knowing to be at rest", "connection", ("server_status",), _RESTS),
+    Need("knowing to be at rest", "connection", ("server_status", "_result"), _RESTS),
     Need("stopping a statement", "connection", ("_writer", "thread_id"), _STOPS),
     Need("TLS for certain", "connection", ("_writer",), "a URL that requires TLS is refused: it cannot be told"),
 )

@@ -199,7 +199,7 @@ class RestingConnection(Used):
         if self.failed or (self.handed_out_in and self.handed_out_in in (-1, self._checkout())):
             return False
         status = getattr(self._connection, "server_status", None)
-        if status is None or status & _IN_TRANSACTION or _has_unread(self._connection):
+        if status is None or status & _IN_TRANSACTION or _has_unread(self._connection) is not False:
             return False
         # In AUTOCOMMIT a transaction begins with a command of its own, which is answered with an OK packet.
         return not self.unsure or bool(status & _AUTOCOMMIT)
@@ -262,9 +262,11 @@ class RestingConnection(Used):
         raise AssertionError("BUG: a MySQL transaction cannot be left without waiting")
 
 
-def _has_unread(driver: Any) -> bool:
-    """Tell whether rows of a stream are still to come on the driver's connection."""
-    result = getattr(driver, "_result", None)
+def _has_unread(driver: Any) -> bool | None:
+    """Tell whether rows of a stream are still to come on the driver's connection; None if it does not say."""
+    if not hasattr(driver, "_result"):
+        return None
+    result = driver._result
     return result is not None and bool(getattr(result, "unbuffered_active", False))
 
 
