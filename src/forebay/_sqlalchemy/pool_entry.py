@@ -76,6 +76,7 @@ class Record(ConnectionPoolEntry):
         may_leave: Tells whether its transaction can be ended without waiting: by its ``leave()``.
         vouches: Tells whether the connection's first BEGIN is as good as a ping.
         reset_due: The connection was taken from a caller that was cut off, and its reset, with the event, is to come.
+        was_proven: It was proven when the listeners of ``checkin`` were called.
     """
 
     __slots__ = (
@@ -99,6 +100,7 @@ class Record(ConnectionPoolEntry):
         "starttime",
         "used",
         "vouches",
+        "was_proven",
     )
 
     def __init__(self, pool: AsyncAdaptedQueuePool) -> None:
@@ -120,6 +122,7 @@ class Record(ConnectionPoolEntry):
         self.vouches: Callable[[], bool] = _never
         self.leak_watch: LeakWatch | None = None
         self.reset_due = False
+        self.was_proven = False
         self._soft_invalidate_time: float = 0
         self._info: dict[Any, Any] | None = None
         self._record_info: dict[Any, Any] | None = None
@@ -264,7 +267,12 @@ class Record(ConnectionPoolEntry):
         """Tell, without I/O, whether the connection may be given to somebody else."""
         if self.pool._reset_on_return is reset_none:
             return not self.used.busy  # how it is left is then for the user to say
-        return self.proven()
+        return self.proven() or self._left_open_by_listener()
+
+    def _left_open_by_listener(self) -> bool:
+        # What a listener of ``checkin`` asks the connection begins a transaction, which stock lends on. With one that
+        # began behind our back, asyncpg could not work.
+        return self.was_proven and not self.used.busy and not self.at_rest()
 
     def in_use_by_others(self) -> bool:
         """Tell whether an operation is under way on the connection, besides what its holder is ending with it."""
@@ -381,12 +389,14 @@ class Record(ConnectionPoolEntry):
     def finish_checkout(self) -> None:
         """Run what the checkout left to do on the connection, and fire ``checkin``."""
         self.end_leak_watch()
+        self.was_proven = False
         connection = self.dbapi_connection
         while self.finalize_callback:
             callback = self.finalize_callback.pop()
             if connection is not None:
                 callback(connection)
         if self.pool.dispatch.checkin:
+            self.was_proven = connection is not None and self.is_proven()
             self.pool.dispatch.checkin(connection, self)
 
 
