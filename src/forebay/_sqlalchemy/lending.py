@@ -137,15 +137,20 @@ def close_surely(connection: Connection) -> None:
             _close_quietly(connection)
 
 
-def close_session_surely(session: Session) -> None:
-    """Close ``session``, and its connections also when the database refuses a ROLLBACK; must run in a greenlet."""
+def close_session_surely(session: Session, how: Callable[[], None] | None = None) -> None:
+    """Close ``session``, and its connections also when the database refuses a ROLLBACK; must run in a greenlet.
+
+    Args:
+        session: The session.
+        how: Its method to be called: ``close()`` if not given, or another one that ends what it holds.
+    """
     held = []
     transaction = session._transaction
     while transaction is not None:
         held += [connection for connection, *_, autoclose in transaction._connections.values() if autoclose]
         transaction = transaction.parent
     try:
-        session.close()
+        (how or session.close)()
     finally:
         for connection in held:
             if connection._dbapi_connection is not None:

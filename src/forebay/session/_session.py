@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from sqlalchemy import exc
@@ -59,9 +60,38 @@ class AsyncSession(Shared, _stock.AsyncSession):
 
         Cancellation: the session is closed; the pool brings its connections to rest or closes them.
         """
+        await self._end_surely(self.sync_session.close)
+
+    async def reset(self) -> None:
+        """Close out the transactional resources and objects of this session, and make it as new.
+
+        While another task gets a connection for this session, SQLAlchemy refuses that; the session is then closed when
+        that task's call has ended.
+
+        Raises:
+            sqlalchemy.exc.IllegalStateChangeError: So it was.
+
+        Cancellation: as for :meth:`close`.
+        """
+        await self._end_surely(self.sync_session.reset)
+
+    async def invalidate(self) -> None:
+        """Close this session, and its connections as unusable.
+
+        While another task gets a connection for this session, SQLAlchemy refuses that; the session is then closed when
+        that task's call has ended.
+
+        Raises:
+            sqlalchemy.exc.IllegalStateChangeError: So it was.
+
+        Cancellation: as for :meth:`close`.
+        """
+        await self._end_surely(self.sync_session.invalidate)
+
+    async def _end_surely(self, how: Callable[[], None]) -> None:
         others = self._others()
         try:
-            await greenlet_spawn(close_session_surely, self.sync_session)
+            await greenlet_spawn(close_session_surely, self.sync_session, how)
         except exc.IllegalStateChangeError:
             self._refused(others)
             raise

@@ -15,7 +15,7 @@ from tests.faults.misuse.world import World
 pytestmark = pytest.mark.filterwarnings("ignore:Previous unbuffered result was left incomplete")
 
 
-@pytest.mark.parametrize("beside", ["commit", "rollback", "close", "execute"])
+@pytest.mark.parametrize("beside", ["commit", "rollback", "close", "reset", "invalidate", "execute"])
 async def test_every_request_failed_for_good_after_three_misuses_on_a_pool_of_three(
     sa: ModuleType, database_url: str, beside: str
 ) -> None:

@@ -116,6 +116,14 @@ class World:
         """Close the session."""
         await session.close()
 
+    async def reset(self, session: Any) -> None:
+        """Make the session as new."""
+        await session.reset()
+
+    async def invalidate(self, session: Any) -> None:
+        """Close the session, and its connection as unusable."""
+        await session.invalidate()
+
     async def cancel(self, session: Any) -> None:
         """Read, and give up soon."""
         reading = asyncio.create_task(session.execute(text(_SLOW[self.kind])))
