@@ -97,6 +97,19 @@ async def test_autocommit_begins_nothing(engine_with: Callable[..., AsyncEngine]
         assert await connection.scalar(COUNT) == 1
 
 
+@pytest.mark.parametrize("comment", ["/* who: me */ ", "-- who: me\n", "\n/* PRAGMA */\n-- VACUUM\n  "])
+async def test_a_comment_in_front_makes_no_difference(engine_with: Callable[..., AsyncEngine], comment: str) -> None:
+    """Goal: what a tracer adds to a statement does not put it into a transaction. Method: VACUUM, which takes none."""
+    engine = engine_with(sqlite_begin="DEFERRED")
+    async with engine.connect() as connection:
+        await connection.exec_driver_sql(f"{comment}VACUUM")
+        await connection.exec_driver_sql(f"{comment}PRAGMA foreign_keys = ON")
+        await connection.exec_driver_sql(f"{comment}INSERT INTO t VALUES (7)")
+        await connection.rollback()
+        assert await connection.scalar(COUNT) == 0
+        assert await connection.scalar(text("PRAGMA foreign_keys")) == 1
+
+
 async def test_settings_and_a_begin_by_hand_come_before_ours(engine_with: Callable[..., AsyncEngine]) -> None:
     """Goal: PRAGMA has its effect, and BEGIN by hand is no error. Method: each as the first statement of a block."""
     engine = engine_with(sqlite_begin="DEFERRED")

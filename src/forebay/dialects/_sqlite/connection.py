@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["SqliteConnection"]
 
 # What must not run in a transaction, or has no effect there: settings of the session, whole files, and BEGIN itself.
-_NOT_IN_TRANSACTION = ("PRAGMA", "VACUUM", "ATTACH", "DETACH", "BEGIN")
+# Comments may stand in front: tracers put them there.
+_NOT_IN_TRANSACTION = re.compile(
+    r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/)*(?:PRAGMA|VACUUM|ATTACH|DETACH|BEGIN)\b", re.IGNORECASE | re.DOTALL
+)
 
 
 class SqliteConnection(Used, AsyncAdapt_aiosqlite_connection):
@@ -86,7 +90,7 @@ class SqliteConnection(Used, AsyncAdapt_aiosqlite_connection):
             if self.plain and not _only_reads(operation):
                 self.plain = False
             await self.thread.run(work, operation, parameters)
-        elif operation.lstrip()[:6].upper().startswith(_NOT_IN_TRANSACTION):
+        elif _NOT_IN_TRANSACTION.match(operation):
             await self.thread.run(work, operation, parameters)
         else:
             self.plain = begin == "BEGIN DEFERRED" and _only_reads(operation)
