@@ -13,12 +13,13 @@ there. -->
 
 # Off switches
 
-Keywords of `create_async_engine`, one for each thing the driver adapters do otherwise than SQLAlchemy to save a round
-trip or an error. With `False` that thing goes exactly as in SQLAlchemy. On a driver that is not listed the option is
-accepted and has no effect. `async_engine_from_config` reads `true`, `false` and (for `begin_with_statement`) `none`
-from strings, and [the environment](../how-to/settings.md) has a variable for each: `DB_BEGIN_WITH_STATEMENT` and so on.
+Forebay's driver adapters do four things that SQLAlchemy does not do. They save a round trip or an error. Each of these
+keywords of `create_async_engine` turns one of them off: with `False` it is done exactly as in SQLAlchemy. A driver that
+is not listed for an option accepts it and ignores it. `async_engine_from_config` reads `true`, `false` and (for
+`begin_with_statement`) `none` from strings, and [the environment](../how-to/settings.md) has a variable for each:
+`DB_BEGIN_WITH_STATEMENT` and so on.
 
-All four off, a transaction sends what SQLAlchemy's sends:
+With all four off, a transaction sends the same as in SQLAlchemy:
 
 ```python
 from forebay import create_async_engine

@@ -68,8 +68,8 @@ SWITCHES: Final[tuple[Switch, ...]] = (
         "begin_with_statement",
         None,
         ("asyncpg", "psycopg"),
-        "BEGIN is sent together with the first statement of its transaction. `None`: where it pays. That is always on "
-        "asyncpg; on psycopg each connection decides by the time BEGIN took on it.",
+        "BEGIN is sent together with the first statement of its transaction. `None`: where it saves time. On "
+        "asyncpg that is always; on psycopg each connection decides by the time BEGIN took on it.",
         "BEGIN is sent and waited for before the first statement; on asyncpg by asyncpg's own transaction object, so "
         "that every ROLLBACK is waited for, too. `pool_pre_ping` pings at the checkout.",
         "It saves a round trip a transaction. On psycopg it costs more of the processor than waiting for a server on "

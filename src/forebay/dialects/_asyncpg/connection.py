@@ -1,6 +1,6 @@
 """The DBAPI-shaped connection SQLAlchemy's engine uses, over one asyncpg connection.
 
-A transaction costs no round trip of its own: BEGIN rides with its first statement, and the ROLLBACK of one that only
+A transaction costs no round trip of its own: BEGIN is sent with its first statement, and the ROLLBACK of one that only
 read is not waited for.
 """
 
@@ -393,7 +393,7 @@ class AsyncpgConnection(Used, AsyncAdapt_asyncpg_connection):
     def tell_the_truth(self) -> bool:
         """Make asyncpg believe what is true of the transaction, without a query; return whether it does."""
         rider = self._rider
-        # While BEGIN waits for a write to ride on, asyncpg's last word from the server is true, and out of date.
+        # While BEGIN waits for its statement, asyncpg's last word from the server is true, and out of date.
         if rider is not None and (rider.begin_is_held or not rider.told):
             return rider.tell(in_transaction=self._transaction is not None)
         return True

@@ -147,7 +147,7 @@ class Replies:
 
     def _sent(self, script: bytes) -> None:
         if self._ahead is None:
-            raise ReplyError("the server sent what is no message, so a reply could not be found")
+            raise ReplyError("it is not known where the next reply of the server begins")
         self._scripts.append(script)
         self.told = False
 
@@ -244,7 +244,9 @@ class Replies:
                 continue
             ours = kind == script[self._at]
             if not ours and kind != _ERROR:
-                raise ReplyError(f"a message {chr(kind)!r} where {chr(script[self._at])!r} was due")
+                raise ReplyError(
+                    f"the server sent a message of type {chr(kind)!r} where {chr(script[self._at])!r} was expected"
+                )
             if length < _LENGTH_MIN or length > (_OURS_MAX if ours else _LENGTH_MAX):
                 raise _impossible(kind, length)
             if end - at <= length:
@@ -288,7 +290,7 @@ class Replies:
     def _step(self, script: bytes, body: bytes) -> None:
         self._at += 1
         if script is _ROLLBACK and self._at == 2 and body != b"I":
-            raise ReplyError("the transaction is still open after ROLLBACK")
+            raise ReplyError("the server says that the transaction is still open after ROLLBACK")
         if self._at == len(script):
             self._scripts.popleft()
             self._at = 0
@@ -321,7 +323,7 @@ def _check(kind: int, length: int) -> None:
 
 
 def _impossible(kind: int, length: int) -> ReplyError:
-    return ReplyError(f"a message {chr(kind)!r} of impossible length {length}")
+    return ReplyError(f"the server sent a message of type {chr(kind)!r} with the impossible length {length}")
 
 
 def _is_fatal(body: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""A transaction whose BEGIN rides along: what stands for asyncpg's ``Transaction`` in the adapter."""
+"""A transaction whose BEGIN is sent with a statement: what stands for asyncpg's ``Transaction`` in the adapter."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The DBAPI-shaped connection SQLAlchemy's engine uses, over one psycopg connection.
 
-A transaction costs no round trip of its own where the network is what takes time: BEGIN rides with the first statement,
-and the ROLLBACK of a transaction that only read is not waited for.
+A transaction costs no round trip of its own where the network is what takes time: BEGIN is sent with the first
+statement, and the ROLLBACK of a transaction that only read is not waited for.
 """
 
 from __future__ import annotations
@@ -304,7 +304,7 @@ class PsycopgConnection(Used, AsyncAdapt_psycopg_connection):
                 if how not in _IN_GROUP:
                     # For the answer to a ROLLBACK before it; the rest it does by itself.
                     beginning.begin_watch()
-                # A statement that rides reads the answer to a ROLLBACK before it by itself.
+                # A statement sent with its BEGIN reads the answer to a ROLLBACK before it by itself.
                 behind = {"behind_left": False} if how in _IN_GROUP and hasattr(connection, "left_at") else {}
                 await connection.wait(how(beginning, *statement), **behind)
         except BaseException as error:
