@@ -98,8 +98,16 @@ class AsyncSession(Shared, _stock.AsyncSession):
 
     async def _close_for_stragglers(self) -> None:
         sync_session = self.sync_session
-        if not is_unused(sync_session):
+        if is_unused(sync_session):
+            return
+        try:
             await leaving(connections_of(sync_session), lambda: greenlet_spawn(close_session_surely, sync_session))
+        except exc.IllegalStateChangeError:
+            self._refused(self._others())
+        except Exception:
+            # The database, or the driver, refused the ROLLBACK. The connections are closed all the same, and whoever
+            # misused the session has been told by the call that failed.
+            return
 
     async def __aexit__(self, type_: Any, value: Any, traceback: Any) -> None:
         """Close the session; within ``pool_reset_timeout`` even if the server stalls.

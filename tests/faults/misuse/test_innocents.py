@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 from types import ModuleType
 from typing import Any
 
@@ -79,6 +81,46 @@ async def test_a_stream_read_on_after_its_session_was_closed_took_rows_of_somebo
                 assert not left
             assert await innocent.scalar(text("SELECT 8")) == 8
         await world.connections_are_back()
+
+
+# Not asyncmy: there, who waits for a statement whose connection is closed does not always hear of it.
+@pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "aiomysql", "aiosqlite"], indirect=True)
+async def test_a_session_that_two_tasks_went_on_with_logged_an_exception_nobody_had_retrieved(
+    sa: ModuleType, database_url: str
+) -> None:
+    """The session is closed for them in a task of ours; what that raises, their own calls have raised already."""
+    async with World(sa, database_url) as world:
+        ends, at_work = asyncio.Event(), asyncio.Event()
+
+        async def first(session: Any) -> None:
+            with contextlib.suppress(Exception):
+                await world.execute(session)
+            await ends.wait()
+
+        async def second(session: Any) -> None:
+            with contextlib.suppress(Exception):
+                await world.execute(session)
+            connection = await session.connection()
+            running = asyncio.ensure_future(world.execute_long(connection))
+            await asyncio.sleep(0.02)
+            at_work.set()
+            with contextlib.suppress(Exception):
+                await running
+
+        async with contextlib.AsyncExitStack() as block:
+            session = await block.enter_async_context(world.sessions())
+            await session.execute(text("SELECT 1"))
+            tasks = [asyncio.create_task(first(session)), asyncio.create_task(second(session))]
+            await asyncio.sleep(0.002)
+            with contextlib.suppress(Exception):
+                await block.aclose()
+        await asyncio.wait_for(at_work.wait(), 10)
+        ends.set()
+        await asyncio.wait_for(asyncio.wait(tasks), 10)
+        del session
+        gc.collect()
+        await world.connections_are_back()
+        assert world.complaints == []
 
 
 @pytest.mark.parametrize("driver", ["asyncpg"])
