@@ -37,7 +37,7 @@ PARTS: Final = Parts(
         ("_protocol", "_cancellations", "_loop", "_addr", "_params"),
         _RUNS_ON,
     ),
-    Need("stopping what was given up", "protocol", ("backend_pid", "backend_secret"), _RUNS_ON),
+    Need("stopping what was given up", "protocol", ("backend_pid", "backend_secret", "_is_cancelling"), _RUNS_ON),
     Need("stopping what was given up", "connect_utils", ("_cancel",), _RUNS_ON),
     Need("seeing a hang-up", "connection", ("_transport",), _UNSEEN),
     Need(

@@ -27,11 +27,16 @@ _asking: set[asyncio.Task[None]] = set()
 def begin_to_stop(connection: Any, record: Record | None) -> None:
     """Ask the server again to cancel what it runs for ``connection``, if asyncpg is about to; does not wait.
 
+    Also where asyncpg's own task has been called off already, as the end of ``asyncio.run`` does with every task: the
+    protocol still waits for the answer to what was given up.
+
     To be called before the connection is terminated. The pool of ``record`` waits for the task at its own end.
     """
     loop: asyncio.AbstractEventLoop | None = asyncio._get_running_loop()
     protocol = getattr(connection, "_protocol", None)
-    if loop is None or protocol is None or not getattr(connection, "_cancellations", None):
+    if loop is None or protocol is None:
+        return
+    if not getattr(connection, "_cancellations", None) and not protocol._is_cancelling():
         return
     if getattr(connection, "_loop", None) != loop:
         return
