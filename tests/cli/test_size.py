@@ -62,6 +62,7 @@ def test_a_plan_of_a_provider(forebay: Run) -> None:
     assert [each["worst_case"] for each in quotes if each["overcommits"]] == [240, 1400, 1200]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["postgres", "postgresql", "postgresql+psycopg2", "postgresql+psycopg"])
 def test_a_server_is_asked_by_any_url(forebay: Run, postgres: PostgresServer, prefix: str) -> None:
     """Goal: `forebay size $DATABASE_URL` works. Method: each form; what the server says."""

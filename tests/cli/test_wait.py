@@ -16,6 +16,7 @@ from forebay.testing.servers.postgres import PostgresServer
 from .conftest import Run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["postgres", "postgresql", "postgresql+psycopg"])
 def test_a_database_that_is_there_is_not_waited_for(forebay: Run, postgres: PostgresServer, prefix: str) -> None:
     """Goal: exit code 0 at once. Method: each form of URL; quiet says nothing."""
@@ -34,6 +35,7 @@ def test_mariadb_and_sqlite_too(forebay: Run, mariadb: MariaDBServer) -> None:
     assert forebay("wait", "sqlite://").returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 async def test_it_says_what_it_waits_for_and_goes_on_when_the_server_comes(
     private_postgres: PostgresServer, driver: str

@@ -134,6 +134,7 @@ def test_equal_outcomes_pass_and_the_use_of_forebay_is_counted(sdist: Path, caps
     assert left_out.splitlines()[-1] == "3 passed, 1 failed"
 
 
+@pytest.mark.slow
 def test_what_fails_only_on_forebay_is_named_unless_it_passes_when_run_again(
     sdist: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from sqlalchemy import event, text
 
 from forebay import create_async_engine
@@ -63,6 +64,7 @@ print("parent well")
 """
 
 
+@pytest.mark.slow
 def test_a_forked_child_disposes_without_closing(postgres_url: str, run_python: Callable[..., str]) -> None:
     """Goal: the documented call in the child leaves the parent's connection alone. Method: fork with one idle."""
     assert run_python(FORK, DATABASE_URL=postgres_url, DISPOSE="yes") == "parent well\n"

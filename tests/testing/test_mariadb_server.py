@@ -22,6 +22,7 @@ def client(server: MariaDBServer, **options: object) -> pymysql.Connection:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["fast", "immediate", "kill"])
 def test_data_survive_each_kind_of_restart_and_clients_do_not(private_mariadb: MariaDBServer, mode: StopMode) -> None:
     """Goal: restart and crash. Method: a row, an open client, a restart; the client is dead, the row is there."""

@@ -102,6 +102,7 @@ async def test_nothing_is_sent_twice_in_autocommit_and_a_ping_finds_the_dead(pos
     await engine.dispose()
 
 
+@pytest.mark.slow
 async def test_a_server_that_cannot_be_reached_again_is_said_at_once(private_postgres: PostgresServer) -> None:
     """Goal: the error is that of the connect, and the books are right. Method: stop the server, use, start it."""
     engine = create_async_engine(private_postgres.url("asyncpg"), pool_pre_ping=True, pool_timeout=5)

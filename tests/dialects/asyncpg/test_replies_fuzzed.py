@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from forebay.dialects._asyncpg.replies import Begin, Replies
 from tests.dialects.asyncpg.test_replies import message
 
@@ -157,6 +159,7 @@ class Conversation:
                 self.passed += piece
 
 
+@pytest.mark.slow
 def test_what_passes_is_what_the_reference_says_is_the_drivers() -> None:
     """Goal: exactly our replies disappear, whatever comes in between and however it is cut or merged.
 

@@ -28,6 +28,7 @@ too_late = not_yet("the loop ends before asyncpg's request to cancel has left")
 both = pytest.mark.parametrize("database_url", ["asyncpg", "psycopg"], indirect=True)
 
 
+@pytest.mark.slow
 @both
 def test_query_out_of_time_goes_on_after_the_program(sa: ModuleType, database_url: str, outside: Outside) -> None:
     async def work() -> None:

@@ -49,6 +49,7 @@ def behind_a_delay(database_url: str) -> Iterator[tuple[Any, Any]]:
         yield url.set(host=proxy.host, port=proxy.port), lambda delay_s: proxy.set_latency(delay_s / 2)
 
 
+@pytest.mark.slow
 @dropped
 @each
 @stalls

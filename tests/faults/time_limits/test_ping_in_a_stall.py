@@ -62,6 +62,7 @@ async def use(engine: Any, together: asyncio.Barrier) -> None:
         await together.wait()
 
 
+@pytest.mark.slow
 @stalls
 @each_that_pings
 async def test_stall_of_the_loop_sweeps_the_pool(

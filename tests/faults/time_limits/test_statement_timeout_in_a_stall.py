@@ -19,6 +19,7 @@ from tests.faults.marks import not_yet, ours_only
 pytestmark = pytest.mark.usefixtures("threads_end_with_their_loop")
 
 
+@pytest.mark.slow
 @ours_only
 @not_yet("the limit passes during the stall, and a statement that was answered is cut off")
 @pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite"], indirect=True)

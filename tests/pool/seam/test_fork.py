@@ -46,6 +46,7 @@ loop.close()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 def test_a_forked_child_works_and_the_parents_connection_is_untouched(postgres: PostgresServer, driver: str) -> None:
