@@ -1,6 +1,6 @@
 # The one entry: `make demo` and `make test` set up all they need. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help python demo test test-full test-lowest tiers lint types check format docs simulate conformance bench clean
+.PHONY: help python demo test test-long test-full test-lowest tiers lint types check format docs simulate conformance bench clean
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -40,10 +40,13 @@ demo: $(VENV)/.demo ## A storefront under load on an embedded SQLite file (ARGS=
 	$(BIN)/forebay demo $(ARGS)
 
 test: $(VENV)/.dev ## The tests that do not depend on the time; a private PostgreSQL comes with the development packages
-	$(BIN)/pytest -m "not slow" $(SPREAD) $(ARGS)
+	$(BIN)/pytest -m "not slow and not long" $(SPREAD) $(ARGS)
+
+test-long: $(VENV)/.dev ## The tests that take seconds each, and do not depend on the time either
+	$(BIN)/pytest -m "long and not slow" $(SPREAD) $(ARGS)
 
 # What races real clocks, servers and networks has the machine to itself.
-test-full: test ## Every test: those of `make test`, then one by one those that are slow or race a clock
+test-full: test test-long ## Every test: those of `make test` and `make test-long`, then one by one those that race a clock
 	$(BIN)/pytest -m slow $(ARGS)
 
 tiers: $(VENV)/.dev ## List every test with the command it belongs to, `make test` or `make test-full`
@@ -57,7 +60,7 @@ $(VENV)-lowest/.dev: pyproject.toml .ci/lowest.py
 	@touch $@
 
 test-lowest: $(VENV)-lowest/.dev ## The tests with the oldest versions that pyproject.toml allows
-	$(VENV)-lowest/bin/pytest -m "not slow" $(SPREAD) --ignore tests/conformance --ignore tests/pool/core --ignore tests/pool/simulation $(ARGS)
+	$(VENV)-lowest/bin/pytest -m "not slow and not long" $(SPREAD) --ignore tests/conformance --ignore tests/pool/core --ignore tests/pool/simulation $(ARGS)
 
 lint: $(VENV)/.dev ## Style and format
 	$(BIN)/ruff check .

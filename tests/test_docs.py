@@ -125,7 +125,7 @@ def run(folder: Path, url: str, *arguments: str, given: str = "") -> None:
     assert "never awaited" not in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("path", "database"), RUNS)
 def test_the_python_of_a_page_runs(path: Path, database: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Goal: what the documentation shows works. Method: the page's blocks as one program in a process of its own."""
@@ -227,7 +227,7 @@ def test_every_page_is_in_the_menu() -> None:
     assert listed - pages == set()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     """Goal: the pages can be published. Method: mkdocs, strict, as `make docs` does."""
     require("mkdocs")

@@ -39,7 +39,8 @@ def main(arguments: list[str]) -> int:
         return int(status)
     tiers = Counter[str]()
     for item in sorted(collected.items, key=lambda item: item.nodeid):
-        tier = "make test-full" if item.get_closest_marker("slow") else "make test"
+        later = item.get_closest_marker("slow") or item.get_closest_marker("long")
+        tier = "make test-full" if later else "make test"
         tiers[tier] += 1
         print(f"{tier:<14}  {item.nodeid}")
     print(", ".join(f"{count} in {tier}" for tier, count in sorted(tiers.items())), file=sys.stderr)

@@ -47,7 +47,7 @@ def test_it_compares_the_three_on_every_operation_and_reports_json(forebay: Run)
     assert set(slower) <= set(result["losing"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_refuses_a_database_in_memory_and_one_with_its_tables(forebay: Run, tmp_path: Path) -> None:
     """Goal: no comparison that cannot be, nothing of anybody's touched. Method: both kinds of refusal."""
     done = forebay("bench", "sqlite+aiosqlite://")
@@ -63,7 +63,7 @@ def test_it_refuses_a_database_in_memory_and_one_with_its_tables(forebay: Run, t
     assert "forebay_bench_entry already exists" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_stock_raw_and_forebay_return_the_same_by_every_driver(database_url: str) -> None:
     """Goal: nobody is fast by doing less. Method: each operation once by each contender, results compared."""
     database = parse_database(database_url)
@@ -95,7 +95,7 @@ async def test_contenders_that_disagree_end_the_run() -> None:
         await measure([row], tasks=1, seconds=0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_contenders_take_turns_within_each_round() -> None:
     """Goal: A, B, C, A, B, C: what else the machine does hits all alike. Method: write down who ran, drop repeats."""
     turns: list[str] = []

@@ -64,6 +64,7 @@ def check_result(text: str) -> dict[str, Any]:
     return dict(result)
 
 
+@pytest.mark.long
 def test_without_a_url_it_runs_on_a_file_of_its_own_and_fits_the_terminal(forebay: Run) -> None:
     """Goal: one command, nothing to set up, readable. Method: run it, look for the report's parts and long lines."""
     done = forebay("demo", *QUICK, columns=80)
@@ -82,7 +83,7 @@ def test_without_a_url_it_runs_on_a_file_of_its_own_and_fits_the_terminal(foreba
         assert part in flowing
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_in_a_sqlite_database_of_the_users_only_its_own_tables_come_and_go(forebay: Run, file: Path) -> None:
     """Goal: safe on somebody's database. Method: tables and journal mode are the same before and after."""
     url = f"sqlite+aiosqlite:///{file}"
@@ -95,7 +96,7 @@ def test_in_a_sqlite_database_of_the_users_only_its_own_tables_come_and_go(foreb
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_runs_in_memory(forebay: Run) -> None:
     """Goal: the shortest URL works too. Method: a database that lives in one connection, twenty tasks."""
     done = forebay("demo", "sqlite+aiosqlite://", "--json", *QUICK)
@@ -103,7 +104,7 @@ def test_it_runs_in_memory(forebay: Run) -> None:
     check_result(done.stdout)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 def test_it_runs_on_postgresql(forebay: Run, postgres: PostgresServer, driver: str) -> None:
     """Goal: the real thing, by both drivers. Method: a database with a table in it, which alone is left at the end."""
@@ -130,7 +131,7 @@ def test_it_refuses_to_run_beside_a_table_of_its_names(forebay: Run, file: Path)
     assert file.read_bytes() == before
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "code", "orders", "rows"),
     [(signal.SIGINT, 130, 300, 300), (signal.SIGTERM, 143, 500_000, 1)],
@@ -177,7 +178,7 @@ def wait_for_orders(path: Path, rows: int) -> None:
     pytest.fail("the demo did not get that far")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_refused_password_is_one_line_and_the_password_is_nowhere(forebay: Run) -> None:
     """Goal: a message that helps and may be pasted. Method: a server that wants passwords, a wrong and a right one."""
     with PostgresServer(auth="scram-sha-256") as server:

@@ -140,7 +140,7 @@ async def test_the_same_seed_loads_the_same_shop(shop: Running) -> None:
     assert await emptied_and_loaded(2) != first
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("columns", [80, 120])
 async def test_the_report_of_a_bad_run_says_what_went_wrong_within_the_width(shop: Running, columns: int) -> None:
     """Goal: errors, wrong data and pool figures can be read. Method: draw a result that has some of each."""

@@ -205,7 +205,7 @@ def test_recycling_later_than_the_server_closes_is_a_problem(
     assert early.found == {}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_mysql_that_closes_idle_connections_soon(doctor: Doctor, app: Callable[..., str]) -> None:
     """Goal: wait_timeout is looked at. Method: a MariaDB with 5 minutes, and an engine that never recycles."""
     require("mariadb", "asyncmy")
@@ -223,7 +223,7 @@ def test_a_superuser_is_found(
     assert doctor(app(postgres.url("asyncpg"), **healthy()), "--json").found == {"account": "warning"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_replica_is_found(doctor: Doctor) -> None:
     """Goal: writes that will fail are foretold. Method: a standby of a private primary."""
     require("postgres", "asyncpg")

@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from .conftest import Run, environment
 
 SECRET = "hunter" + "2"
@@ -69,6 +71,7 @@ def test_an_unknown_error_exits_with_1_and_names_what_is_near(forebay: Run) -> N
     assert "near it" not in far.stderr
 
 
+@pytest.mark.long
 def test_json_says_the_same(forebay: Run) -> None:
     """Goal: for programs. Method: parse it, found and not found."""
     found = json.loads(forebay("explain", "--json", "3o7r").stdout)
@@ -86,6 +89,7 @@ def test_no_text_is_a_usage_error() -> None:
     assert done.stdout == ""
 
 
+@pytest.mark.long
 def test_a_password_in_the_text_is_never_repeated() -> None:
     """Goal: output can be pasted anywhere. Method: known and unknown errors around a URL with a password."""
     for error in ("Could not parse SQLAlchemy URL from given URL string", "something nobody knows"):

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from .conftest import environment
 
 MODELS = """
@@ -49,6 +51,7 @@ def write(folder: Path, argument: str) -> None:
     (folder / "shop_lazy" / "models.py").write_text(MODELS.format(argument=argument))
 
 
+@pytest.mark.long
 def test_every_lazy_relationship_is_listed_and_the_exit_code_is_1(tmp_path: Path) -> None:
     """Goal: a list to work off, and a check for CI. Method: a package with one; as text and as JSON."""
     write(tmp_path, "")
@@ -80,6 +83,7 @@ def test_none_is_exit_code_0(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "0 of 2 relationships with lazy='select'\n"), done.stderr
 
 
+@pytest.mark.long
 def test_wrong_usage_is_exit_code_2_and_a_broken_module_1(tmp_path: Path) -> None:
     """Goal: an empty list never means that nothing was looked at. Method: no module, no models, one that raises."""
     write(tmp_path, "")

@@ -25,6 +25,7 @@ def test_numbers_alone_give_both_formulas(forebay: Run) -> None:
     assert ["all", "but", "reserved", "49", "0", "196", "1", "fits"] in rows
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("overflow", "code", "state"), [("0", 0, "fits"), ("2", 0, "fits, tight"), ("5", 1, "does not fit")]
 )
@@ -40,6 +41,7 @@ def test_a_setting_is_checked_and_the_exit_code_says_so(forebay: Run, overflow: 
     assert f"4 processes x 2 replicas x (9 + {overflow}) = {8 * (9 + int(overflow))} connections" in done.stdout
 
 
+@pytest.mark.long
 def test_a_plan_of_a_provider(forebay: Run) -> None:
     """Goal: an answer before there is a database. Method: one plan; and the table, with what overcommits."""
     done = forebay("size", "--plan", "supabase:nano", "--processes", "2", "--json")
@@ -62,7 +64,7 @@ def test_a_plan_of_a_provider(forebay: Run) -> None:
     assert [each["worst_case"] for each in quotes if each["overcommits"]] == [240, 1400, 1200]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("prefix", ["postgres", "postgresql", "postgresql+psycopg2", "postgresql+psycopg"])
 def test_a_server_is_asked_by_any_url(forebay: Run, postgres: PostgresServer, prefix: str) -> None:
     """Goal: `forebay size $DATABASE_URL` works. Method: each form; what the server says."""
@@ -75,6 +77,7 @@ def test_a_server_is_asked_by_any_url(forebay: Run, postgres: PostgresServer, pr
     assert data["server"]["limited_by"] == "server"
 
 
+@pytest.mark.long
 def test_a_table_for_a_server(forebay: Run, postgres: PostgresServer, mariadb: MariaDBServer) -> None:
     """Goal: readable on PostgreSQL and MariaDB. Method: the first lines."""
     done = forebay("size", postgres.url("asyncpg"), columns=100)
@@ -85,6 +88,7 @@ def test_a_table_for_a_server(forebay: Run, postgres: PostgresServer, mariadb: M
     assert "100 connections" in done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -98,7 +98,7 @@ async def test_a_table_somebody_else_makes_first_is_not_dropped(
     assert names(file) == {"theirs", CHILD.name}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_a_cancel_at_any_moment_leaves_nothing_behind(database: Database, file: Path) -> None:
     """Goal: Ctrl-C is safe from the first statement to the last. Method: cancel after 0, 1, 2 … turns of the loop."""
     finished = False

@@ -16,7 +16,7 @@ from forebay.testing.servers.postgres import PostgresServer
 from .conftest import Run
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("prefix", ["postgres", "postgresql", "postgresql+psycopg"])
 def test_a_database_that_is_there_is_not_waited_for(forebay: Run, postgres: PostgresServer, prefix: str) -> None:
     """Goal: exit code 0 at once. Method: each form of URL; quiet says nothing."""
@@ -29,13 +29,14 @@ def test_a_database_that_is_there_is_not_waited_for(forebay: Run, postgres: Post
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
 
+@pytest.mark.long
 def test_mariadb_and_sqlite_too(forebay: Run, mariadb: MariaDBServer) -> None:
     """Goal: every database. Method: the two others."""
     assert forebay("wait", mariadb.url("aiomysql")).returncode == 0
     assert forebay("wait", "sqlite://").returncode == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 async def test_it_says_what_it_waits_for_and_goes_on_when_the_server_comes(
     private_postgres: PostgresServer, driver: str
@@ -60,6 +61,7 @@ async def test_it_says_what_it_waits_for_and_goes_on_when_the_server_comes(
     assert "refused" in said[0]
 
 
+@pytest.mark.long
 def test_it_gives_up_after_its_time(forebay: Run, unused_port: int) -> None:
     """Goal: exit code 1 with the reason, no password. Method: a port nobody listens on; one attempt, and a while."""
     url = f"postgres://app:hunter2@127.0.0.1:{unused_port}/db"
@@ -106,6 +108,7 @@ def test_wrong_usage_exits_with_2(forebay: Run, arguments: tuple[str, ...]) -> N
     assert (done.returncode, done.stdout) == (2, "")
 
 
+@pytest.mark.long
 def test_a_url_that_cannot_be_used_is_one_line(forebay: Run) -> None:
     """Goal: no waiting for a typing error. Method: an unknown database, a URL that is none."""
     for url in ("duckdb://u:hunter2@h/db", "hunter2"):

@@ -19,7 +19,7 @@ print(type(engine.dialect).__module__, usage.is_ours(type(engine.pool)))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("driver", "url", "module"),
     [

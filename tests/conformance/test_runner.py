@@ -118,6 +118,7 @@ def conformance(sdist: Path, *tests: str, arguments: tuple[str, ...] = ()) -> in
     )
 
 
+@pytest.mark.long
 def test_equal_outcomes_pass_and_the_use_of_forebay_is_counted(sdist: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Goal: the good case, and one that could lie. Method: two tests, then the same without putting Forebay in."""
     assert conformance(sdist, _BETTER) == 0
@@ -134,7 +135,7 @@ def test_equal_outcomes_pass_and_the_use_of_forebay_is_counted(sdist: Path, caps
     assert left_out.splitlines()[-1] == "3 passed, 1 failed"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_fails_only_on_forebay_is_named_unless_it_passes_when_run_again(
     sdist: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +149,7 @@ def test_what_fails_only_on_forebay_is_named_unless_it_passes_when_run_again(
     assert printed.splitlines()[-1] == "3 passed, 2 failed"
 
 
+@pytest.mark.long
 def test_a_process_that_dies_is_a_fault_and_names_the_test(sdist: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Goal: a crash is not taken for a short run. Method: a test that ends the process, on our side only."""
     assert conformance(sdist, _DIES) == 1

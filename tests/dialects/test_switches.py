@@ -119,6 +119,7 @@ async def _trips(side: Any, server: PostgresServer | MariaDBServer, driver: str,
     return found
 
 
+@pytest.mark.long
 @POSTGRES
 @pytest.mark.parametrize("pre_ping", [False, True])
 async def test_all_off_sends_what_sqlalchemy_sends(postgres: PostgresServer, driver: str, pre_ping: bool) -> None:
@@ -136,6 +137,7 @@ async def test_on_mysql_the_switches_have_no_effect(mariadb: MariaDBServer, driv
     assert await _trips(forebay, mariadb, driver, **ALL_OFF) == await _trips(forebay, mariadb, driver)
 
 
+@pytest.mark.long
 @POSTGRES
 @pytest.mark.parametrize("way", [True, False])
 @pytest.mark.parametrize("pre_ping", [False, True])

@@ -53,6 +53,7 @@ SQLMODEL_PROGRAMS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("program", SQLMODEL_PROGRAMS)
 def test_sqlmodel_works_whenever_it_was_imported(script: Script, program: str) -> None:
     """Goal: the order of imports makes a difference in classes, never in results.

@@ -25,6 +25,7 @@ def blocks(page: str) -> str:
     return "\n".join(re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_the_python_of_a_page_runs(name: str, postgres: PostgresServer, tmp_path: Path) -> None:
     """Goal: what is copied from a page works. Method: run each page's blocks in a process of its own."""
@@ -52,6 +53,7 @@ def test_every_variable_of_the_address_is_on_its_page() -> None:
             assert f"`{name}`" in page, name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("script", "says"),
     [

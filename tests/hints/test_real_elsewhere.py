@@ -135,7 +135,7 @@ async def test_mariadb_ends_the_session(mariadb: MariaDBServer, recognised: Reco
     recognised(caught.value, "mysql-gone-away")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("driver", ["asyncmy", "aiomysql"])
 async def test_mariadb_has_no_connection_left(recognised: Recognise, driver: str) -> None:
     """Goal: (1040, 'Too many connections'). Method: a private server with few of them, all taken."""

@@ -93,7 +93,7 @@ async def test_nobody_listens(unused_port: int, recognised: Recognise, driver: s
     recognised(await raised_by(url, "select 1"), "connection-refused")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @BOTH
 async def test_a_server_that_is_starting(recognised: Recognise, driver: str) -> None:
     """Goal: "the database system is ...". Method: a server that is up and lets nobody in yet."""

@@ -86,6 +86,7 @@ async def tables(url: str) -> dict[str, set[str]]:
         }
 
 
+@pytest.mark.long
 async def test_upgrade_autogenerate_and_downgrade(project: Path, url: str) -> None:
     """Goal: the commands work on every kind of database. Method: up, a new column found by comparison, up, all down."""
     await asyncio.to_thread(alembic, project, "upgrade", "head", url=url)
@@ -111,6 +112,7 @@ def upgrading(project: Path, url: str) -> Program:
     return python("-m", "alembic", "upgrade", "head", folder=project, DATABASE_URL_DIRECT=url)
 
 
+@pytest.mark.long
 async def test_of_two_migrators_at_once_one_waits(project: Path, url: str) -> None:
     """Goal: two replicas that start together do not run a migration twice. Method: two commands; the migration sleeps,
     and on PostgreSQL ends with CREATE INDEX CONCURRENTLY, which waits for every transaction but not for a waiter
@@ -166,6 +168,7 @@ async def test_a_lock_that_is_never_free_ends_in_an_error_that_names_the_holder(
     assert "customer" not in await tables(url)
 
 
+@pytest.mark.long
 async def test_on_sqlite_a_lock_that_is_never_free_ends_in_an_error_too(project: Path, tmp_path: Path) -> None:
     """Goal: the same where there is no server. Method: hold the lock from here, as another program would; the database
     itself stays free for its readers and writers.
@@ -194,6 +197,7 @@ def test_a_database_in_memory_needs_no_lock_and_leaves_no_file(project: Path, qu
     assert [path.name for path in project.iterdir() if "migrating" in path.name] == []
 
 
+@pytest.mark.long
 def test_the_direct_url_goes_before_the_pooled_one_and_the_ini_file(project: Path, tmp_path: Path) -> None:
     """Goal: migrations go past the pooler. Method: a different SQLite file behind each setting, from last to first."""
 
@@ -267,6 +271,7 @@ def test_a_program_calls_alembic_with_and_without_a_running_loop(
     assert "customer" in asyncio.run(tables(url))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("url", ["asyncpg", "psycopg", "aiosqlite"], indirect=True)
 def test_a_program_can_pass_its_own_connection(project: Path, url: str) -> None:
     """Goal: migrations within a test's transaction. Method: `config.attributes`; roll back, nothing is left. On SQLite

@@ -40,6 +40,7 @@ def python(folder: Path, *arguments: str, **environment: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("page", "needs"), [("fastapi", "fastapi"), ("starlette", "starlette"), ("celery", "celery")])
 def test_the_python_of_a_page_runs(page: str, needs: str, postgres: PostgresServer, tmp_path: Path) -> None:
     """Goal: what is copied from a page works. Method: its blocks in a process of its own, and its functions called."""

@@ -145,6 +145,7 @@ def options_for(request: pytest.FixtureRequest, runner: str, database: str, fold
     return options
 
 
+@pytest.mark.long
 @EACH
 def test_the_work_of_a_test_is_rolled_back(
     request: pytest.FixtureRequest, runner: str, database: str, tmp_path: Path
@@ -156,6 +157,7 @@ def test_the_work_of_a_test_is_rolled_back(
     assert outcomes == {"PASSED": 2, "FAILED": 0, "ERROR": 0}, output
 
 
+@pytest.mark.long
 @EACH
 def test_a_connection_left_out_fails_its_test_and_not_the_next(
     request: pytest.FixtureRequest, runner: str, database: str, tmp_path: Path
@@ -169,6 +171,7 @@ def test_a_connection_left_out_fails_its_test_and_not_the_next(
     assert "ERROR test_it.py::test_that_leaks" in output
 
 
+@pytest.mark.long
 def test_an_engine_of_the_application_is_watched_too(tmp_path: Path) -> None:
     """Goal: leaks are found where they are made. Method: a module's own engine, with the ini option and without."""
     url = f"sqlite+aiosqlite:///{tmp_path / 'own.sqlite'}"
@@ -180,6 +183,7 @@ def test_an_engine_of_the_application_is_watched_too(tmp_path: Path) -> None:
     assert outcomes == {"PASSED": 2, "FAILED": 0, "ERROR": 0}, output
 
 
+@pytest.mark.long
 def test_a_private_postgresql_is_one_word(tmp_path: Path) -> None:
     """Goal: a real server without an installation. Method: `--db-url postgresql`, and what the server says."""
     require("postgres", "asyncpg")
@@ -192,6 +196,7 @@ def test_a_private_postgresql_is_one_word(tmp_path: Path) -> None:
     assert outcomes == {"PASSED": 1, "FAILED": 0, "ERROR": 0}, output
 
 
+@pytest.mark.long
 def test_tables_that_were_there_stay_and_those_made_are_removed(postgres: PostgresServer, tmp_path: Path) -> None:
     """Goal: nobody loses a table to a test run. Method: one table there with a row, another one missing."""
     require("asyncpg")

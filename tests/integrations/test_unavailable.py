@@ -122,6 +122,7 @@ def full_postgres() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.mark.long
 @POOLS
 @POSTGRES_DRIVERS
 async def test_a_server_with_no_connection_left_is_a_503(
@@ -141,6 +142,7 @@ async def test_a_server_with_no_connection_left_is_a_503(
     assert response.headers["Retry-After"] == "3"
 
 
+@pytest.mark.long
 @POOLS
 @POSTGRES_DRIVERS
 async def test_a_server_that_is_starting_is_a_503(driver: str, poolclass: Any) -> None:
@@ -151,6 +153,7 @@ async def test_a_server_that_is_starting_is_a_503(driver: str, poolclass: Any) -
             is_503(await shop.post())
 
 
+@pytest.mark.long
 @POSTGRES_DRIVERS
 async def test_a_wrong_password_stays_a_500(driver: str) -> None:
     """Goal: what will not pass by itself is not called temporary. Method: a password the server does not know."""

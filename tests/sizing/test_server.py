@@ -55,7 +55,7 @@ async def held(url: Any, number: int) -> AsyncIterator[AsyncEngine]:
         yield engine
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_what_amazon_keeps_back_is_counted(server: PostgresServer) -> None:
     """Goal: RDS reserves two more than PostgreSQL. Method: its setting, by its name, on the account."""
     server.query("ALTER ROLE app SET rds.rds_superuser_reserved_connections = 2")

@@ -54,7 +54,7 @@ def test_a_missing_server_skips_by_name_with_the_reason(tmp_path: Path) -> None:
     assert "mariadb: FOREBAY_MARIADBD names /no/such/mariadbd, which does not exist" in printed
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("demanded", ["mariadb", "postgres, mariadb", "all"])
 def test_a_missing_server_fails_where_it_is_demanded(tmp_path: Path, demanded: str) -> None:
     """Goal: no green run without the servers. Method: the same, demanded in three ways."""

@@ -22,7 +22,7 @@ def client(server: MariaDBServer, **options: object) -> pymysql.Connection:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["fast", "immediate", "kill"])
 def test_data_survive_each_kind_of_restart_and_clients_do_not(private_mariadb: MariaDBServer, mode: StopMode) -> None:
     """Goal: restart and crash. Method: a row, an open client, a restart; the client is dead, the row is there."""
@@ -38,6 +38,7 @@ def test_data_survive_each_kind_of_restart_and_clients_do_not(private_mariadb: M
     assert server.query("SELECT id FROM kept") == [(1,)]
 
 
+@pytest.mark.long
 def test_a_paused_server_answers_after_resuming(private_mariadb: MariaDBServer) -> None:
     """Goal: the half-dead server. Method: it does not answer in a pause, and does after."""
     private_mariadb.pause()

@@ -22,6 +22,7 @@ from forebay.testing.servers._base import ServerError, ServerUnavailable, StopMo
 from forebay.testing.servers.postgres import Flavour, PostgresServer, find_binaries
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("flavour", ["wheel", "system"])
 def test_each_flavour_starts_and_answers(flavour: Flavour) -> None:
     """Goal: both sources of programs work here, as root too. Method: start, ask for version and accounts, close."""
@@ -82,6 +83,7 @@ def read_to_end(raw: socket.socket) -> bytes:
     return said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("mode", "last_words"),
     [
@@ -107,6 +109,7 @@ def test_clients_see_how_a_server_ends_and_its_data_survive(
     assert server.query("SELECT id FROM kept") == [(1,)]
 
 
+@pytest.mark.long
 def test_a_paused_server_keeps_sockets_open_and_answers_after_resuming(private_postgres: PostgresServer) -> None:
     """Goal: the half-dead server. Method: query and connect into a pause get no answer; both do afterwards."""
     server = private_postgres
@@ -201,6 +204,7 @@ def test_a_password_is_demanded_encoded_and_never_shown() -> None:
         assert not any(secret in path.read_text() for path in server.folder.glob("*") if path.suffix == ".sql")
 
 
+@pytest.mark.long
 def test_tls_is_verified_against_its_own_authority(
     postgres_tls: PostgresServer, private_postgres: PostgresServer
 ) -> None:
@@ -230,6 +234,7 @@ def test_tls_is_verified_against_its_own_authority(
         _ = private_postgres.ca
 
 
+@pytest.mark.long
 def test_a_standby_follows_and_is_promoted(private_postgres: PostgresServer) -> None:
     """Goal: a real failover. Method: replicate a row, refuse a write, kill the primary, promote, write."""
     primary = private_postgres
@@ -250,6 +255,7 @@ def test_a_standby_follows_and_is_promoted(private_postgres: PostgresServer) -> 
         primary.wait_caught_up()
 
 
+@pytest.mark.long
 def test_a_standby_of_a_server_with_passwords_logs_in() -> None:
     """Goal: replication is authenticated too. Method: scram on both ends."""
     require("postgres")
@@ -269,6 +275,7 @@ def test_a_server_that_cannot_start_shows_its_log() -> None:
     assert not folder.exists()
 
 
+@pytest.mark.long
 def test_a_port_taken_in_the_meantime_is_replaced() -> None:
     """Goal: two test runs do not trip over each other. Method: listen on the chosen port before the first start."""
     require("postgres")
@@ -298,6 +305,7 @@ def test_workers_that_run_tests_side_by_side_are_never_given_the_same_port(monke
     assert len(set().union(*given)) == sum(map(len, given))
 
 
+@pytest.mark.long
 def test_programs_in_a_closed_folder_are_copied_for_the_servers_account(tmp_path: Path) -> None:
     """Goal: root with an environment below /root. Method: move a copy of the wheel behind a closed door."""
     if os.geteuid() != 0:
@@ -324,6 +332,7 @@ print(server.pid, server.folder, flush=True)
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "end",
     ["os.kill(os.getpid(), 9)", "server.pause(); os.kill(os.getpid(), 9)", "sys.exit(3)"],

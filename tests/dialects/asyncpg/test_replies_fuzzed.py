@@ -159,7 +159,7 @@ class Conversation:
                 self.passed += piece
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_passes_is_what_the_reference_says_is_the_drivers() -> None:
     """Goal: exactly our replies disappear, whatever comes in between and however it is cut or merged.
 

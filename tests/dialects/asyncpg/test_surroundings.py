@@ -115,6 +115,7 @@ async def test_mixed_transactions_behind_pgbouncer(
     await several(engine, 100)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pre_ping", [False, True])
 async def test_a_task_cancelled_at_any_point_leaves_a_usable_connection(
     postgres: PostgresServer, pre_ping: bool

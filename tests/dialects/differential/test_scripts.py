@@ -44,6 +44,7 @@ async def played(ground: Ground, seeds: range) -> Contest:
     return contest
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ground", DRIVERS, indirect=True)
 async def test_random_scripts_do_on_ours_what_they_do_on_stock(ground: Ground) -> None:
     """Goal: nobody can tell the difference. Method: some scripts of each driver, compared step by step."""

@@ -182,6 +182,7 @@ async def test_everything_else_of_psycopg_works_right_after_a_block_was_left(eng
     await engine.dispose()
 
 
+@pytest.mark.long
 async def test_cancelled_anywhere_the_next_user_gets_its_own_answers(engine_with: Engines, mode: bool) -> None:
     """Goal: no answer goes to the wrong one. Method: cancel 150 blocks at random moments, check after each."""
     engine = engine_with(begin_with_statement=mode, pool_pre_ping=True)
@@ -224,6 +225,7 @@ STEPS = (
 )
 
 
+@pytest.mark.long
 async def test_random_scripts_do_what_they_do_on_stock(
     engine_with: Engines, mode: bool, postgres: PostgresServer
 ) -> None:
@@ -268,6 +270,7 @@ async def played(engine: Any, script: list[str]) -> list[Any]:
     return seen
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pooler", ["pgbouncer", "pgbouncer_session"])
 async def test_behind_a_pooler_every_task_gets_its_own_answers(
     request: pytest.FixtureRequest, mode: bool, pooler: str

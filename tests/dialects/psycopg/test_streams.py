@@ -181,6 +181,7 @@ async def test_a_dead_connection_costs_a_stream_nothing(postgres: PostgresServer
     assert await streamed(engine, 25, 10) == [10, 10, 5]
 
 
+@pytest.mark.long
 async def test_cancelled_in_mid_stream_the_next_user_gets_its_own_answers(engine_with: Engines, mode: bool) -> None:
     """Goal: no batch goes to the wrong one. Method: cancel 100 streams at random moments, check after each."""
     engine = engine_with(begin_with_statement=mode, pool_pre_ping=True)

@@ -16,15 +16,14 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.util import await_only
 
-from tests.faults.marks import SIDE, not_yet
+from tests.faults.marks import SIDE
 
 pytestmark = pytest.mark.usefixtures("threads_end_with_their_loop")
 
-hit = not_yet("the bound of the block before drops the connection under its next borrower")
 
 each_server = pytest.mark.parametrize(
     "database_url",
-    [pytest.param(driver, marks=hit) for driver in ("asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite")],
+    ["asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite"],
     indirect=True,
 )
 

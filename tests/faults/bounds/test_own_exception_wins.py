@@ -57,7 +57,7 @@ async def begun(execute: Any) -> None:
     await execute(text("insert into faults_own values (1)"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @replaced
 @each_server
 async def test_own_exception_of_a_begin_block_is_replaced(engine: Any, proxy: ThreadedProxy) -> None:

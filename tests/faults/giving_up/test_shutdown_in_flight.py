@@ -49,7 +49,7 @@ async def seen_by(task: asyncio.Task[Any]) -> BaseException | None:
     return task.exception()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("database_url", "how"),
     [
@@ -103,7 +103,7 @@ async def test_request_on_a_file_in_flight_at_shutdown_sees_no_database_error(
 invalidated = pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "asyncmy", "aiomysql"], indirect=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @invalidated
 async def test_connection_invalidated_by_another_task_ends_in_no_database_error(
     sa: ModuleType, database_url: str, outside: Outside
@@ -118,7 +118,7 @@ async def test_connection_invalidated_by_another_task_ends_in_no_database_error(
     assert seen is None or isinstance(seen, exc.SQLAlchemyError)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @invalidated
 async def test_session_invalidated_by_another_task_ends_in_no_database_error(
     sa: ModuleType, database_url: str, outside: Outside

@@ -84,7 +84,7 @@ async def test_a_stream_read_on_after_its_session_was_closed_took_rows_of_somebo
 
 
 # Not asyncmy: there, who waits for a statement whose connection is closed does not always hear of it.
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "aiomysql", "aiosqlite"], indirect=True)
 async def test_a_session_that_two_tasks_went_on_with_logged_an_exception_nobody_had_retrieved(
     sa: ModuleType, database_url: str

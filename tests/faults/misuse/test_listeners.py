@@ -19,7 +19,7 @@ def asks(connection: Any, *_: Any) -> None:
         cursor.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["reset", "checkin", "checkout"])
 @pytest.mark.parametrize("style", ["rollback", "commit", None])
 async def test_every_request_got_a_new_connection_because_a_listener_asked_something(

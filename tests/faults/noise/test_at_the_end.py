@@ -56,7 +56,7 @@ def test_a_program_that_used_its_overflow_a_moment_ago_ends_without_a_word(sa: M
     assert heard(program) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("database_url", DRIVERS, indirect=True)
 def test_a_program_that_leaves_its_engine_to_the_loop_ends_without_a_word(sa: ModuleType, database_url: str) -> None:
     engines: list[Any] = []
@@ -113,7 +113,7 @@ def test_a_server_that_is_silent_at_the_end_is_left_without_a_word(
         assert heard(program) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "database_url",
     _drivers(DRIVERS, ("psycopg", "aiomysql"), _UNCLOSED),

@@ -20,7 +20,7 @@ DRIVERS = ("asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite")
 _UNCLOSED = "sockets of a loop that was closed without its usual end are left to the garbage collector, which warns"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     "database_url",
     [pytest.param(driver, marks=not_yet(_UNCLOSED)) for driver in DRIVERS[:4]] + ["aiosqlite"],
@@ -47,7 +47,7 @@ def test_a_loop_that_is_closed_by_hand_leaves_no_word(sa: ModuleType, database_u
     assert heard(program) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("database_url", DRIVERS, indirect=True)
 def test_an_engine_used_by_one_run_after_another_leaves_no_word(sa: ModuleType, database_url: str) -> None:
     """A command of a few steps, each of them an `asyncio.run`, with one engine at the top of the module."""

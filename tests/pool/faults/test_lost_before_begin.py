@@ -14,7 +14,7 @@ from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("pre_ping", [False, True])
 async def test_who_gets_no_other_connection_sees_why(postgres: PostgresServer, pre_ping: bool) -> None:
     """Goal: the cause, not what it led to. Method: cut between two uses; connects are refused."""
@@ -38,7 +38,7 @@ async def test_who_gets_no_other_connection_sees_why(postgres: PostgresServer, p
         await engine.dispose()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_who_gets_no_other_connection_sees_what_the_server_said(private_postgres: PostgresServer) -> None:
     """What was seen: "'NoneType' object has no attribute '_connection'", in place of the server's words."""
     require("asyncpg")

@@ -41,7 +41,7 @@ async def _works(engine: AsyncEngine) -> None:
         assert await connection.scalar(text("select 1")) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("collect", [_collect_here, _collect_in_a_thread])
 @pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "aiosqlite"], indirect=True)
 async def test_its_place_is_free_again(database_url: str, collect: Callable[[], None]) -> None:
@@ -121,7 +121,7 @@ async def test_the_collector_does_not_make_a_greenlet_wait(asyncpg_url: str) -> 
         await _works(engine)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "aiosqlite"], indirect=True)
 async def test_an_abandoned_async_generator_with_its_session_warns_once_and_raises_nothing(database_url: str) -> None:
     """Goal: the place is free again. Method: the collector finds generator and session in one cycle.

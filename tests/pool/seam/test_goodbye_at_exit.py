@@ -39,7 +39,7 @@ ENDINGS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 def test_a_process_that_ends_leaves_no_session_and_no_complaint(

@@ -20,7 +20,7 @@ async def test_one_backend_serves_all_whose_queries_are_timed_out(database_url: 
     assert shown.backends == 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg", "asyncmy", "aiomysql"])
 async def test_no_statement_fails_after_all_idle_connections_were_killed(
     driver: str, request: pytest.FixtureRequest

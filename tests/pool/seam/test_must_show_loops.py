@@ -10,7 +10,7 @@ from forebay.testing.availability import require
 from forebay.testing.servers.postgres import PostgresServer
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 def test_one_engine_serves_three_runs_in_a_row_and_three_loops_at_once(postgres: PostgresServer, driver: str) -> None:
     """Goal: all work within one limit, and a loop that ends leaves nothing open. Method: nobody disposes of it."""

@@ -35,7 +35,7 @@ async def test_every_caller_of_a_server_that_is_down_sees_why_within_a_second(
     assert shown.slowest_s < 1.0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("driver", POSTGRES_DRIVERS)
 async def test_a_cold_pool_asks_for_four_connections_at_first_and_never_for_more_than_sixteen_at_once(
     postgres: PostgresServer, driver: str

@@ -303,7 +303,7 @@ async def test_a_primary_cut_from_the_network_is_left_for_the_promoted_standby(
             await load.engine.dispose()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_a_standby_listed_first_gets_no_writes(pair: tuple[PostgresServer, PostgresServer], driver: str) -> None:
     """Goal: write tasks are never stuck on a read-only host. Method: a standby in front, and the load; no error.

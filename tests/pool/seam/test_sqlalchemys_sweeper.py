@@ -97,7 +97,7 @@ QUICK = {("savepoint", "warm"), ("stream", "warm")}
 @pytest.mark.parametrize(
     ("name", "pool"),
     [
-        pytest.param(name, pool, marks=[] if (name, pool) in QUICK else [pytest.mark.slow])
+        pytest.param(name, pool, marks=pytest.mark.long if (name, pool) in QUICK else pytest.mark.slow)
         for name in SCENARIOS
         for pool in POOLS
     ],

@@ -26,7 +26,7 @@ async def test_a_stream_may_follow_a_commit(database_url: str) -> None:
     await engine.dispose()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_an_engine_that_was_disposed_of_is_as_fast_as_before_and_holds_no_more_memory(asyncpg_url: str) -> None:
     """What was seen: after ``dispose()`` every checkin took the slow path, and each one left a pool in memory.
 

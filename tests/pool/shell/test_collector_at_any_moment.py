@@ -116,7 +116,7 @@ async def _beside_a_disposed_pool(nth: int) -> bool:
     return collector.ran
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("scenario", [_returned, _queued, _beside_a_disposed_pool])
 def test_the_collector_may_run_before_any_call_the_pool_makes(scenario: Callable[[int], Any]) -> None:
     """What was seen: a caller that nobody woke, and a process that stood still.
