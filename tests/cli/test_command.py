@@ -52,6 +52,7 @@ def test_help_lists_every_command_with_its_first_line(forebay: Run) -> None:
         assert summary[:40] in done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "arguments", [("nonsense",), ("demo", "--tasks", "0"), ("demo", "--nope"), ("bench", "a", "b")]
 )

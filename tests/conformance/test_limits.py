@@ -22,6 +22,7 @@ with bounded(0.05, again_s=0.05):
 """
 
 
+@pytest.mark.long
 def test_a_task_that_retries_on_any_error_is_ended() -> None:
     """Goal: a pool that spins does not hide the tests after it. Method: a busy task that catches ``Exception``."""
 

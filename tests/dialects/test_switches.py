@@ -130,6 +130,7 @@ async def test_all_off_sends_what_sqlalchemy_sends(postgres: PostgresServer, dri
     assert (await _trips(forebay, postgres, driver, pool_pre_ping=pre_ping))["_change"] < wanted["_change"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("driver", ["asyncmy", "aiomysql"])
 async def test_on_mysql_the_switches_have_no_effect(mariadb: MariaDBServer, driver: str) -> None:
     """Goal: one dictionary of options for every database. Method: round trips with and without."""

@@ -79,6 +79,7 @@ class Clock:
         return self.now
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_a_connection_logs_in_with_what_the_callable_returns(servers: dict[str, Any], driver: str) -> None:
     """Goal: every driver, both kinds of callable. Method: a coroutine function, a plain function, one that names the

@@ -143,6 +143,7 @@ async def test_of_two_migrators_at_once_one_waits(project: Path, url: str) -> No
         assert [index["name"] for index in indexes] == ["customer_email"]
 
 
+@pytest.mark.long
 async def test_a_lock_that_is_never_free_ends_in_an_error_that_names_the_holder(
     project: Path, postgres: PostgresServer
 ) -> None:

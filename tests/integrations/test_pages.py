@@ -80,6 +80,7 @@ asyncio.run(main())
     python(tmp_path, "-c", code, DATABASE_URL=postgres.url("asyncpg"))
 
 
+@pytest.mark.long
 def test_the_python_of_the_alembic_page_runs(postgres: PostgresServer, tmp_path: Path) -> None:
     """Goal: the same for migrations. Method: the page's env.py and program in the example's project."""
     require("alembic", "asyncpg")
@@ -94,6 +95,7 @@ def test_the_python_of_the_alembic_page_runs(postgres: PostgresServer, tmp_path:
     python(project, "-m", "alembic", "upgrade", "head", DATABASE_URL_DIRECT=url)
 
 
+@pytest.mark.long
 def test_the_tests_of_the_pytest_page_pass(tmp_path: Path) -> None:
     """Goal: the first test a reader copies is green. Method: run them, in memory, with pytest-asyncio as installed."""
     require("aiosqlite")

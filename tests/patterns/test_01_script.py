@@ -54,6 +54,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.long
 def test_the_script_runs_and_is_silent(url: str, run_python: Callable[..., str]) -> None:
     """Goal: the first program of every tutorial. Method: run it as a program; nothing but its output may appear."""
     assert run_python(SCRIPT, DATABASE_URL=url) == "Ada\n"

@@ -92,6 +92,7 @@ def lay_out(place: Path, tasks: str) -> None:
 TWICE = [number * 2 for number in range(10)]
 
 
+@pytest.mark.long
 def test_a_loop_per_task_and_a_loop_per_process(url: str, tmp_path: Path, run_python: Callable[..., str]) -> None:
     """Goal: E5 with the code of Celery's users. Method: tasks run in this process's place, one after another."""
     require("celery")

@@ -34,6 +34,7 @@ async def engine(url: str) -> AsyncIterator[AsyncEngine]:
     await engine.dispose()
 
 
+@pytest.mark.long
 async def test_a_stream_holds_a_few_rows_at_a_time(engine: AsyncEngine) -> None:
     """Goal: memory does not grow with the result (12 MB here). Method: the peak Python allocates while streaming."""
     read = 0

@@ -114,6 +114,7 @@ async def test_a_server_that_speaks_first_costs_nothing_until_the_client_speaks(
         await writer.wait_closed()
 
 
+@pytest.mark.long
 async def test_encryption_changes_the_count_of_messages_and_not_of_round_trips(postgres_tls: PostgresServer) -> None:
     """Goal: the count is blind to TLS. Method: one query inside TLS; the decoder must have stopped at the agreement."""
     async with Proxy(postgres_tls.host, postgres_tls.port, decode=True) as proxy:

@@ -42,6 +42,7 @@ async def test_a_cancelled_executemany_does_not_wait_for_good(asyncpg_url: str, 
     await engine.dispose()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("times", [1, 2])
 async def test_an_executemany_whose_server_takes_no_more_rows_can_be_cancelled(
     postgres: PostgresServer, times: int

@@ -62,6 +62,7 @@ async def test_a_setting_of_the_transaction_reaches_its_next_statement_and_not_t
             assert (await connection.execute(seen)).scalar_one() == "anna"
 
 
+@pytest.mark.long
 async def test_a_row_lock_holds_until_the_block_ends_and_never_after_it(
     engine: AsyncEngine, postgres: PostgresServer
 ) -> None:

@@ -110,6 +110,7 @@ async def test_nothing_is_sent_twice_in_autocommit_and_a_ping_finds_the_dead(
     await engine.dispose()
 
 
+@pytest.mark.long
 async def test_a_server_that_cannot_be_reached_again_is_said_at_once(
     private_postgres: PostgresServer, mode: bool
 ) -> None:

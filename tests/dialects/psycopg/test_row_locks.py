@@ -10,6 +10,7 @@ from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
 
 
+@pytest.mark.long
 async def test_a_row_lock_holds_until_the_block_ends_and_never_after_it(postgres: PostgresServer, mode: bool) -> None:
     """Goal: a NOWAIT elsewhere fails inside the block and succeeds right after. Method: 100 times, over a slow link."""
     postgres.query("DROP TABLE IF EXISTS locked; CREATE TABLE locked (id int); INSERT INTO locked VALUES (1)")

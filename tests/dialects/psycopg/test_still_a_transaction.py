@@ -118,6 +118,7 @@ async def test_savepoints_errors_and_what_comes_after(engine_with: Engines, mode
         assert await session.scalar(COUNT) == 2
 
 
+@pytest.mark.long
 async def test_the_first_statement_may_fail_in_every_way(engine_with: Engines, mode: bool) -> None:
     """Goal: errors are the driver's, and the connection goes on. Method: refused by server and by libpq."""
     engine = engine_with(begin_with_statement=mode, pool_pre_ping=True)

@@ -23,6 +23,7 @@ from tests.faults.marks import not_yet
 swallowed = not_yet("GeneratorExit is swallowed, and InvalidStateError comes in its place")
 
 
+@pytest.mark.long
 @swallowed
 @pytest.mark.parametrize("how", ["connection", "session"])
 @pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "asyncmy", "aiomysql"], indirect=True)

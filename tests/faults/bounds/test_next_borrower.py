@@ -44,6 +44,7 @@ async def borrows(engine: Any, given_back: asyncio.Event, over: asyncio.Event) -
         assert (await connection.execute(text("select 2"))).scalar() == 2
 
 
+@pytest.mark.long
 @each_server
 async def test_listener_that_waits_after_the_return_costs_the_next_borrower_its_connection(
     sa: ModuleType, database_url: str

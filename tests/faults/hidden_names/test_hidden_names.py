@@ -132,6 +132,7 @@ async def _played(sa: Any, ground: Ground, url: Any, kill: Any) -> list[Any]:
     return await play(sa, engine, slow=ground.slow, number=ground.number, kill=kill)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("driver", "need", "name"), list(_cases()))
 async def test_a_missing_name_means_sqlalchemys_way(
     driver: str, need: Need, name: str, url_and_kill: tuple[Any, Any], caplog: pytest.LogCaptureFixture

@@ -24,6 +24,7 @@ async def failures(*calls: Any) -> list[BaseException]:
     return [one for one in done if isinstance(one, BaseException)]
 
 
+@pytest.mark.long
 @ours_only
 @pytest.mark.parametrize("beside", ["commit", "rollback", "close", "execute", "flush"])
 async def test_two_tasks_on_a_session_that_gets_its_connection(sa: ModuleType, database_url: str, beside: str) -> None:
