@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from forebay.testing.availability import require
@@ -19,6 +20,10 @@ from forebay.testing.servers._base import free_port
 from forebay.testing.servers.mariadb import MariaDBServer
 from forebay.testing.servers.pgbouncer import PgBouncer
 from forebay.testing.servers.postgres import PostgresServer
+
+# How long an example takes says something about the machine.
+hypothesis.settings.register_profile("forebay", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("forebay")
 
 DRIVERS = ("asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite")
 

@@ -131,7 +131,7 @@ def test_it_refuses_to_run_beside_a_table_of_its_names(forebay: Run, file: Path)
     assert file.read_bytes() == before
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "orders", "rows"),
     [(signal.SIGINT, 130, 300, 300), (signal.SIGTERM, 143, 500_000, 1)],

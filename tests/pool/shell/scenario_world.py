@@ -382,9 +382,14 @@ class ShellWorld:
         """Nothing: time passes."""
 
 
-@types.coroutine
-def _go_on(work: Coroutine[Any, Any, Any], waits_for: Any) -> Generator[Any, Any, Any]:
+async def _go_on(work: Coroutine[Any, Any, Any], waits_for: Any) -> Any:
     """Go on with a coroutine that was started by hand."""
+    # Python 3.12 and later make no task of a generator.
+    return await _rest_of(work, waits_for)
+
+
+@types.coroutine
+def _rest_of(work: Coroutine[Any, Any, Any], waits_for: Any) -> Generator[Any, Any, Any]:
     try:
         while True:
             try:
