@@ -28,9 +28,8 @@ import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
+from operator import attrgetter
 from typing import Any
-
-from forebay.dialects.switches import Switches
 
 _FACADE = {
     "AsyncConnection": ("execute", "scalar", "scalars", "stream", "stream_scalars", "exec_driver_sql"),
@@ -42,7 +41,8 @@ _FACADE = {
 #: attribute) -> value. Only what the documentation tells users how to switch off belongs here; the report names each.
 _AS_STOCK: dict[tuple[str, str, str], object] = {
     # test_detect_stale_ddl_cache_raise_recover wants to see the error that this spares the caller.
-    ("forebay.dialects.asyncpg", "AsyncpgDbapi", "switches"): Switches(retry_stale_plans=False),
+    # The last of the options' defaults is that of retry_stale_plans.
+    ("forebay._sqlalchemy.pooled_dialect", "PooledDialect.__init__", "__defaults__"): (None, True, True, False),
 }
 
 # Set on a dialect that was left to choose its engine's pool.
@@ -87,7 +87,7 @@ def install(counters: Counters, *, synchronous: bool) -> None:
 
     forebay.install()
     for (module, owner, name), value in _AS_STOCK.items():
-        holder = getattr(import_module(module), owner)
+        holder = attrgetter(owner)(import_module(module))
         if hasattr(holder, name):
             setattr(holder, name, value)
             counters.as_stock.append(f"{owner}.{name} = {value!r}")
