@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Callable
 from threading import Thread
@@ -19,6 +18,7 @@ from forebay.dialects._sqlite.connection import SqliteConnection
 from forebay.dialects._sqlite.options import SqliteOptions
 from forebay.dialects._sqlite.parts import lacking
 from forebay.dialects._sqlite.plain import PlainSqliteConnection
+from forebay.dialects._sqlite.thread import opened
 from forebay.dialects.switches import Switches
 
 # What sqlite3.connect() takes; it is written in C and does not tell.
@@ -43,15 +43,9 @@ def _bool_or_none(value: Any) -> Any:
 
 
 async def _opened(connecting: Any) -> Any:
-    try:
+    if "ending a connect" in lacking(connecting):
         return await connecting
-    except asyncio.CancelledError:
-        # aiosqlite before 0.21 leaves the thread of a connect that was called off waiting for ever.
-        if isinstance(connecting, Thread) and "ending a connect" not in lacking(connecting):
-            thread: Any = connecting
-            if thread._running:
-                thread._stop_running()
-        raise
+    return await opened(connecting)
 
 
 class SqliteDbapi(AsyncAdapt_aiosqlite_dbapi):

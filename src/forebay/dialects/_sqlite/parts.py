@@ -26,8 +26,14 @@ PARTS: Final = Parts(
     Need(
         "ending a connect",
         "connection that is a thread",
-        ("_running", "_stop_running"),
-        "the thread of a connect that was called off may stay",
+        ("_connector", "_tx", "_stop_running"),
+        "what was opened by a connect that was called off is left to the collector, and its thread may stay",
+    ),
+    Need(
+        "ending a connect",
+        "connection that has a thread",
+        ("_connector", "_tx", "stop"),
+        "what was opened by a connect that was called off is left to the collector",
     ),
 )
 

@@ -14,7 +14,7 @@ from functools import partial
 from threading import Thread
 from typing import Any, TypeVar
 
-__all__ = ["ConnectionThread"]
+__all__ = ["ConnectionThread", "opened"]
 
 _T = TypeVar("_T")
 
@@ -51,6 +51,61 @@ class _AsLongAsItRuns:
         # The loop is closed.
         with contextlib.suppress(RuntimeError):
             self._future.get_loop().call_soon_threadsafe(settle, self._future, outcome)
+
+
+async def opened(connecting: Any) -> Any:
+    """Await an aiosqlite connection and return it.
+
+    aiosqlite forgets a connection whose opening was called off, and leaves it to the collector, which warns of it since
+    Python 3.13; before 0.21 its thread stays as well. Here it is closed in its thread, and the thread ends.
+
+    Raises:
+        BaseException: What opening the file raised.
+
+    Cancellation: what is opened meanwhile is closed.
+    """
+    found: list[sqlite3.Connection] = []
+    connect = connecting._connector
+    # What ends the thread. aiosqlite calls it when the opening fails.
+    name = "_stop_running" if isinstance(connecting, Thread) else "stop"
+    stop = getattr(connecting, name)
+    over = False
+
+    def connector() -> sqlite3.Connection:
+        raw: sqlite3.Connection = connect()
+        found.append(raw)
+        return raw
+
+    def close() -> None:
+        for raw in found:
+            raw.close()
+
+    def close_and_stop() -> None:
+        nonlocal over
+        if not over:
+            over = True
+            connecting._tx.put_nowait((_NOBODY, close))
+            _stop_quietly(connecting, stop)
+
+    connecting._connector = connector
+    setattr(connecting, name, close_and_stop)
+    try:
+        return await connecting
+    except BaseException:
+        close_and_stop()
+        raise
+    finally:
+        connecting._connector = connect
+        delattr(connecting, name)
+
+
+def _stop_quietly(connection: Any, stop: Callable[[], Any]) -> None:
+    if isinstance(connection, Thread):
+        stop()  # makes no future
+        return
+    # Called where a loop runs, stop() makes a future on it, which the connection's thread resolves later: perhaps when
+    # the loop has ended, and then the thread dies of it.
+    Thread(target=stop, daemon=True).start()
 
 
 class ConnectionThread:
@@ -134,9 +189,7 @@ class ConnectionThread:
         except RuntimeError:
             connection.stop()
         else:
-            # Called where a loop runs, stop() makes a future on it, which the connection's thread resolves later:
-            # perhaps when the loop has ended, and then the thread dies of it.
-            Thread(target=connection.stop, daemon=True).start()
+            _stop_quietly(connection, connection.stop)
 
     def _close(self, raw: sqlite3.Connection) -> None:
         raw.close()
