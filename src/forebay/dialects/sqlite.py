@@ -18,7 +18,7 @@ from forebay.dialects._sqlite.connection import SqliteConnection
 from forebay.dialects._sqlite.options import SqliteOptions
 from forebay.dialects._sqlite.parts import lacking
 from forebay.dialects._sqlite.plain import PlainSqliteConnection
-from forebay.dialects._sqlite.thread import opened
+from forebay.dialects._sqlite.thread import Orders, opened
 from forebay.dialects.switches import Switches
 
 # What sqlite3.connect() takes; it is written in C and does not tell.
@@ -74,6 +74,7 @@ class SqliteDbapi(AsyncAdapt_aiosqlite_dbapi):
         driver: Any = connection._connection
         if "adapter" in lacking(driver):
             return PlainSqliteConnection(self, driver)
+        Orders.of(driver)
         connection.rolls_back_without_wait = self.switches.rollback_without_wait
         return connection
 

@@ -14,7 +14,7 @@ from functools import partial
 from threading import Thread
 from typing import Any, TypeVar
 
-__all__ = ["ConnectionThread", "opened"]
+__all__ = ["ConnectionThread", "Orders", "opened"]
 
 _T = TypeVar("_T")
 
@@ -33,10 +33,7 @@ _NOBODY = _Nobody()
 
 
 class _AsLongAsItRuns:
-    """Stands for a future whose loop may have ended when the thread is done: the thread must not die of that.
-
-    aiosqlite's would, with work left to do: to close the connection.
-    """
+    """Stands for a future whose loop may have ended when the thread is done: the thread must not die of that."""
 
     __slots__ = ("_future",)
 
@@ -53,6 +50,34 @@ class _AsLongAsItRuns:
             self._future.get_loop().call_soon_threadsafe(settle, self._future, outcome)
 
 
+class Orders:
+    """Stands for the queue of an aiosqlite connection: a loop that has ended does not end its thread.
+
+    It would, in aiosqlite, with work left to do: to close the connection.
+    """
+
+    __slots__ = ("_queue",)
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._queue, name)
+
+    def put_nowait(self, order: tuple[Any, Callable[[], Any]]) -> None:
+        """Have the thread run a function, and settle the future that is waited for, if there is one."""
+        future, function = order
+        if isinstance(future, asyncio.Future):
+            future = _AsLongAsItRuns(future)
+        self._queue.put_nowait((future, function))
+
+    @classmethod
+    def of(cls, connection: Any) -> None:
+        """Put one in front of the queue of ``connection``, if that was not done before."""
+        if not isinstance(connection._tx, cls):
+            connection._tx = cls(connection._tx)
+
+
 async def opened(connecting: Any) -> Any:
     """Await an aiosqlite connection and return it.
 
@@ -64,6 +89,7 @@ async def opened(connecting: Any) -> Any:
 
     Cancellation: what is opened meanwhile is closed.
     """
+    Orders.of(connecting)
     found: list[sqlite3.Connection] = []
     connect = connecting._connector
     # What ends the thread. aiosqlite calls it when the opening fails.
@@ -162,7 +188,7 @@ class ConnectionThread:
             raise ValueError("no active connection" if self._connection._connection is None else "Connection closed")
         future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
         inside = partial(self._inside, future, finish, work, raw, args)
-        self._connection._tx.put_nowait((_AsLongAsItRuns(future), inside))
+        self._connection._tx.put_nowait((future, inside))
         try:
             return await future
         except asyncio.CancelledError:
