@@ -15,6 +15,7 @@ from sqlalchemy.pool import Pool
 
 from forebay._sqlalchemy.hinting import hinted
 from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
+from forebay.dialects._adapter import traits_of
 
 __all__ = ["failed_connect", "tell_failed_connects"]
 
@@ -32,7 +33,7 @@ def tell_failed_connects(dialect: Any, pool: Pool, *, own_creator: bool) -> None
         pool: The pool that has its connections from it.
         own_creator: Whether the user said how to connect (``creator``, ``async_creator``), which goes past the dialect.
     """
-    noted = getattr(dialect, "adds_hints", False) and not isinstance(pool, AsyncAdaptedQueuePool)
+    noted = traits_of(dialect).adds_hints and not isinstance(pool, AsyncAdaptedQueuePool)
     # Asked for by attribute at each connect, also by pools that come after dispose().
     dialect.connect = _telling(dialect.connect, noted)
     if own_creator:

@@ -18,6 +18,7 @@ from forebay._sqlalchemy.greenlets import await_
 from forebay._sqlalchemy.leaks import LeakWatch
 from forebay._sqlalchemy.pool_entry import ProxiedConnection, Record
 from forebay._sqlalchemy.pool_errors import turned_away
+from forebay.dialects._adapter import pooled
 from forebay.errors import PoolUsageError
 from forebay.pool import Slot
 from forebay.pool._core import LimitReached, PoolClosed, TooManyWaiting
@@ -252,5 +253,4 @@ def _is_alive(pool: AsyncAdaptedQueuePool, shell: Shell, proxied: ProxiedConnect
 
 def _abort(connection: Any, late: list[bool]) -> None:
     late.append(True)
-    # A connection of another make may not know it.
-    getattr(connection, "abort", connection.terminate)()
+    pooled(connection).abort()

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from sqlalchemy import exc
 
 from forebay._sqlalchemy.time_limits import ran_out_of_time
+from forebay.dialects._adapter import traits_of
 from forebay.errors import StatementTimeoutError
 from forebay.hints import hint_for
 
@@ -64,7 +65,7 @@ def hinted_on_leaving(error: BaseException | None) -> None:
 def hint_driver_errors() -> None:
     """Let SQLAlchemy's wrappers of driver errors carry a note, for dialects of ours, for good; harmless when repeated.
 
-    Dialects of ours are those with a true attribute ``adds_hints``.
+    Dialects of ours are those whose :class:`~forebay.dialects._adapter.DriverTraits` say so.
     """
     exc.DBAPIError.instance = classmethod(_instance)  # type: ignore[method-assign, assignment]
 
@@ -89,4 +90,4 @@ def _instance(cls: type[exc.DBAPIError], *args: Any, **kw: Any) -> Any:
     orig = getattr(error, "orig", None)
     if isinstance(error, exc.OperationalError) and ran_out_of_time(orig):
         error = _timed_out(error, orig)
-    return hinted(error) if getattr(kw.get("dialect"), "adds_hints", False) else error
+    return hinted(error) if traits_of(kw.get("dialect")).adds_hints else error

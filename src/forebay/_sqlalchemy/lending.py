@@ -19,7 +19,8 @@ from sqlalchemy.orm import Session
 from forebay._sqlalchemy.exchanging import RESET_S
 from forebay._sqlalchemy.greenlets import greenlet_spawn
 from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
-from forebay._sqlalchemy.pool_entry import ProxiedConnection, Record
+from forebay._sqlalchemy.pool_entry import ProxiedConnection
+from forebay.dialects._adapter import ABSENT, PooledConnection, pooled
 from forebay.errors import PoolDisposedError
 
 __all__ = [
@@ -110,9 +111,6 @@ def _can_go_now(connection: Connection, proxied: Any, calm: bool) -> bool:
         and not connection._has_events
         and not connection.engine._has_events
         and isinstance(pool, AsyncAdaptedQueuePool)
-        # Ending SQLAlchemy's transaction rolls back. Where no statement was executed in it that does nothing, but only
-        # an adapter that knows how to leave does nothing without a greenlet.
-        and (transaction is None or hasattr(proxied.dbapi_connection, "leave"))
         and pool.may_take_back_now(proxied, leave=calm and type(transaction) is RootTransaction)
         and proxied._pool is pool
     )
@@ -120,8 +118,8 @@ def _can_go_now(connection: Connection, proxied: Any, calm: bool) -> bool:
 
 def _leave(proxied: Any) -> None:
     record = proxied._connection_record
-    if not record.at_rest():
-        record.dbapi_connection.leave(passed_on=record.shell.is_awaited)
+    if not record.adapted.at_rest():
+        record.adapted.leave(passed_on=record.shell.is_awaited)
 
 
 def close_surely(connection: Connection) -> None:
@@ -159,8 +157,9 @@ def close_session_surely(session: Session, how: Callable[[], None] | None = None
 
 def _close_quietly(connection: Connection) -> None:
     # What went wrong has been raised already. The connection is in a state nobody knows.
-    record = getattr(connection._dbapi_connection, "_connection_record", None)
-    if not (isinstance(record, Record) and record.in_use_by_others()):
+    proxied = connection._dbapi_connection
+    record = proxied._connection_record if isinstance(proxied, ProxiedConnection) else None
+    if record is None or not record.in_use_by_others():
         # In use by another task, closing it has it given up, and what is under way cancelled.
         with contextlib.suppress(Exception):
             connection.invalidate()
@@ -176,10 +175,10 @@ async def raw(proxied: Any) -> Any:
 
     Cancellation: the checkout is given up.
     """
-    connection = proxied.dbapi_connection
-    if getattr(connection, "owes_ping", False):
+    connection = pooled(proxied.dbapi_connection)
+    if connection.owes_ping:
         await greenlet_spawn(connection.pay_ping)
-    elif hasattr(connection, "settle"):
+    else:
         # If it is lost, whoever uses it will hear of that; here nobody would give the checkout back.
         with contextlib.suppress(Exception):
             await greenlet_spawn(connection.settle)
@@ -198,11 +197,11 @@ async def leaving(connections: Iterable[Connection], leave: Callable[[], Corouti
     watchdogs = []
     for connection in connections:
         proxied = connection._dbapi_connection
-        held = proxied.dbapi_connection if proxied is not None else None
-        if hasattr(held, "abort"):
+        held = pooled(proxied.dbapi_connection) if proxied is not None else ABSENT
+        if held.knows_its_socket:
             pool = connection.engine.pool
             bound_s = pool.reset_timeout_s if isinstance(pool, AsyncAdaptedQueuePool) else RESET_S
-            watchdogs.append(loop.call_later(bound_s, _abort, held, getattr(held, "lease", 0)))
+            watchdogs.append(loop.call_later(bound_s, _abort, held, held.lease))
     try:
         await _to_the_end(leave)
     finally:
@@ -210,9 +209,9 @@ async def leaving(connections: Iterable[Connection], leave: Callable[[], Corouti
             watchdog.cancel()
 
 
-def _abort(connection: Any, lease: int) -> None:
+def _abort(connection: PooledConnection, lease: int) -> None:
     # Given back meanwhile, it may be somebody else's, and what is still waited for is something else.
-    if getattr(connection, "lease", 0) == lease:
+    if connection.lease == lease:
         connection.abort()
 
 

@@ -29,6 +29,7 @@ from forebay._sqlalchemy.pool_errors import turned_away
 from forebay._sqlalchemy.pool_host import PoolHost
 from forebay._sqlalchemy.pool_loops import Loops, nothing
 from forebay._sqlalchemy.time_limits import ran_out_of_time
+from forebay.dialects._adapter import traits_of
 from forebay.errors import InvalidOptionError, PoolDisposedError, PoolUsageError
 from forebay.pool import CoreConfig, PoolStatistics, summed
 from forebay.pool._core import LimitReached, PoolClosed, SlotState, TooManyWaiting
@@ -161,7 +162,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         if (
             record.slot.suspect
             or self.dispatch.checkout
-            or (self._pre_ping and (echo or not record.vouches() or not record.vouch()))
+            or (self._pre_ping and (echo or not record.adapted.vouches() or not record.vouch()))
         ):
             if not in_greenlet():
                 # What follows may wait. Put back as if never taken; the caller is told to come again in a greenlet.
@@ -181,18 +182,15 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         Nothing is to be asked of the connection then, and nobody listens.
         """
         shell = self._loops.recent
+        # Each connection is asked at its checkout whether it vouches; the dialect where none will say yes.
         if (
             shell is None
             or shell.loop is not _running_loop()
-            or (self._pre_ping and (self._should_log_debug() or not self._dialect_vouches()))
+            or (self._pre_ping and (self._should_log_debug() or not traits_of(self._dialect).begin_is_ping))
             or self.dispatch.checkout
         ):
             return None
         return shell
-
-    def _dialect_vouches(self) -> bool:
-        # Each connection is asked at its checkout; this only saves asking where none will say yes.
-        return bool(getattr(self._dialect, "begin_is_ping", False))
 
     async def wait_for_turn(self, shell: Shell) -> bool:
         """Wait in place of :meth:`connect`, which must be called right after and then returns, or raises, at once.
@@ -216,7 +214,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
             shell.handed = None, 0.0, error
         else:
             shell.handed = record, deadline, None
-            return not record.slot.suspect and (not self._pre_ping or record.vouches())
+            return not record.slot.suspect and (not self._pre_ping or record.adapted.vouches())
         return True
 
     def decline_turn(self, shell: Shell) -> BaseException | None:
@@ -236,8 +234,11 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
             record is not None
             and proxied.dbapi_connection is not None
             and proxied._nothing_to_do(self, record, True)
-            and not record.used.busy
-            and (record.at_rest() or (leave and self._reset_on_return is reset_rollback and record.may_leave()))
+            and not record.adapted.busy
+            and bool(
+                record.adapted.at_rest()
+                or (leave and self._reset_on_return is reset_rollback and record.adapted.may_leave())
+            )
         )
 
     def _new_loops(self) -> Loops:
@@ -316,24 +317,25 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         self, connection: PoolProxiedConnection | None, exception: BaseException | None = None, _checkin: bool = True
     ) -> None:
         """Retire every connection as old as ``connection``; all of them when it is None."""
-        if isinstance(connection, ProxiedConnection) and not connection.is_valid:
+        proxied = connection if isinstance(connection, ProxiedConnection) else None
+        if proxied is not None and not proxied.is_valid:
             return  # it holds nothing any more, so what failed says nothing about the others
         if ran_out_of_time(exception):
             return  # nor does a connection that we dropped ourselves
-        record = getattr(connection, "_connection_record", None)
-        if not isinstance(record, Record) or self._invalidate_time < record.starttime:
+        record = proxied._connection_record if proxied is not None else None
+        if record is None or self._invalidate_time < record.starttime:
             self._invalidate_time = time.time()
-        slot = record.slot if isinstance(record, Record) else None
+        slot = record.slot if record is not None else None
         if slot is not None and slot.state is SlotState.CONNECTING:
             # Its first-connect work failed. That is told to who waits for it; the connects beside it are no older.
             return
-        here = record.shell if isinstance(record, Record) else None
+        here = record.shell if record is not None else None
         for _, shell in self._loops.by_loop():
             if shell is here or shell.loop is _running_loop():
                 shell.sweep(slot if shell is here else None)
             elif not shell.loop.is_closed():
                 shell.loop.call_soon_threadsafe(shell.sweep, None)
-        if _checkin and connection is not None and getattr(connection, "is_valid", False):
+        if _checkin and connection is not None and connection.is_valid:
             connection.invalidate(exception)
 
     def retire_generation(self, proxied: ProxiedConnection) -> None:
@@ -352,15 +354,14 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
             error: What cut the operation off.
             reset_due: Whether the return of the connection, with its event ``reset``, is still to come.
         """
-        slot, shell, connection = record.slot, record.shell, record.dbapi_connection
+        slot, shell, adapted = record.slot, record.shell, record.adapted
         if record.in_use_by_others():
             # What another task has under way would go on while the pool settles it, or begins after that.
             record.give_up(error)
             return True
         if (
             not isinstance(error, asyncio.CancelledError)
-            or not hasattr(connection, "come_clean")
-            or not getattr(connection, "comes_clean", True)
+            or not adapted.comes_clean
             or slot is None
             or shell is None
             or shell.loop is not _running_loop()
@@ -368,10 +369,10 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
             or self._host.is_dead(record)
         ):
             return False
-        if getattr(connection, "leaves_something", bool)():
+        if adapted.leaves_something():
             self.logger.debug(
                 "Operation on connection %r was cut off by %s; its session may have been changed, closing it",
-                connection,
+                record.dbapi_connection,
                 type(error).__name__,
             )
             return False
@@ -383,8 +384,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         record.fairy_ref = None
         record.end_lease()
         record.reset_due = reset_due
-        if hasattr(type(connection), "set_aside"):
-            connection.set_aside()
+        adapted.set_aside()
         shell.set_aside(slot)
         return True
 

@@ -19,6 +19,7 @@ from sqlalchemy import util
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, PoolResetState
 from sqlalchemy.pool.base import reset_commit, reset_none, reset_rollback
 
+from forebay.dialects._adapter import ABSENT, PooledConnection, pooled
 from forebay.errors import PoolUsageError
 
 if TYPE_CHECKING:
@@ -38,26 +39,6 @@ _STILL_IN_TRANSACTION = "it was given back in a transaction, or in a state that 
 _GIVEN_BACK = "This connection was given back to the pool, or was lost; check out another one"
 
 
-def _never() -> bool:
-    return False
-
-
-def _always() -> bool:
-    return True
-
-
-class _Unused:
-    """Stands for a connection that does not tell who uses it."""
-
-    busy = lease = 0
-
-
-def _drop(connection: Any) -> None:
-    """Drop the socket of a connection whose polite close failed or was cut short; does nothing if it went well."""
-    if hasattr(connection, "abort") and not connection.peer_closed():
-        connection.abort()
-
-
 class Record(ConnectionPoolEntry):
     """A place in the pool, and the connection in it.
 
@@ -69,12 +50,7 @@ class Record(ConnectionPoolEntry):
         shell: The shell of the event loop the connection belongs to.
         fairy_ref: Weak reference to the proxied connection of the current checkout; None while there is none.
         holder: Who has it: the task, and the code position of the checkout where that is captured.
-        at_rest: Tells whether the connection is in no transaction, without I/O.
-        proven: Tells whether the connection may be given to somebody else: nothing is under way on it, and it is in no
-            transaction, for the driver as for us. No I/O.
-        used: What is under way on the connection, and in which lease: see :mod:`forebay.dialects._use`.
-        may_leave: Tells whether its transaction can be ended without waiting: by its ``leave()``.
-        vouches: Tells whether the connection's first BEGIN is as good as a ping.
+        adapted: The connection as the pool asks it, or what answers for one that is none of ours, or for none.
         reset_due: The connection was taken from a caller that was cut off, and its reset, with the event, is to come.
         was_proven: It was proven when the listeners of ``checkin`` were called.
     """
@@ -84,22 +60,18 @@ class Record(ConnectionPoolEntry):
         "_info",
         "_record_info",
         "_soft_invalidate_time",
-        "at_rest",
+        "adapted",
         "dbapi_connection",
         "fairy_ref",
         "finalize_callback",
         "fresh",
         "holder",
         "leak_watch",
-        "may_leave",
         "pool",
-        "proven",
         "reset_due",
         "shell",
         "slot",
         "starttime",
-        "used",
-        "vouches",
         "was_proven",
     )
 
@@ -115,11 +87,7 @@ class Record(ConnectionPoolEntry):
         self.fresh = False
         self.starttime: float = 0
         self.holder: Any = None
-        self.at_rest: Callable[[], bool] = _never
-        self.may_leave: Callable[[], bool] = _never
-        self.proven: Callable[[], bool] = _always
-        self.used: Any = _Unused
-        self.vouches: Callable[[], bool] = _never
+        self.adapted: PooledConnection = ABSENT
         self.leak_watch: LeakWatch | None = None
         self.reset_due = False
         self.was_proven = False
@@ -219,14 +187,8 @@ class Record(ConnectionPoolEntry):
             raise
         pool.logger.debug("Created new connection %r", connection)
         self.fresh = True
-        self.at_rest = getattr(connection, "at_rest", _never)
-        self.may_leave = getattr(connection, "may_leave", _never)
-        self.vouches = getattr(connection, "vouches", _never)
-        if hasattr(type(connection), "proven"):
-            self.proven, self.used = connection.proven, connection
-        # Asked of the class: a test's mock would answer to any name, and remember having been asked.
-        if hasattr(type(connection), "joined"):
-            connection.joined(self)
+        self.adapted = pooled(connection)
+        self.adapted.joined(self)
         try:
             pool._fire_connect(connection, self)
         except BaseException:
@@ -255,37 +217,36 @@ class Record(ConnectionPoolEntry):
             try:
                 pool._close_connection(connection, terminate=terminate)
             finally:
+                adapted, self.adapted = self.adapted, ABSENT
                 self.dbapi_connection = None
-                if not terminate:
-                    _drop(connection)
-                self.at_rest = self.may_leave = self.vouches = _never
-                self.proven, self.used = _always, _Unused
+                if not terminate and adapted.knows_its_socket and not adapted.peer_closed():
+                    adapted.abort()  # the polite close failed, or was cut short
 
     # -- is it fit for somebody else? --------------------------------------------------------------------------------
 
     def is_proven(self) -> bool:
         """Tell, without I/O, whether the connection may be given to somebody else."""
         if self.pool._reset_on_return is reset_none:
-            return not self.used.busy  # how it is left is then for the user to say
-        return self.proven() or self._left_open_by_listener()
+            return not self.adapted.busy  # how it is left is then for the user to say
+        return self.adapted.proven() or self._left_open_by_listener()
 
     def _left_open_by_listener(self) -> bool:
         # What a listener of ``checkin`` asks the connection begins a transaction, which stock lends on. With one that
         # began behind our back, asyncpg could not work.
-        return self.was_proven and not self.used.busy and not self.at_rest()
+        return self.was_proven and not self.adapted.busy and self.adapted.at_rest() is False
 
     def in_use_by_others(self) -> bool:
         """Tell whether an operation is under way on the connection, besides what its holder is ending with it."""
-        return bool(self.used.busy)
+        return self.adapted.busy > 0
 
     def end_lease(self) -> None:
         """See to it that what was begun in this checkout, and comes late, does not reach the next one."""
-        self.used.lease += 1
+        self.adapted.lease += 1
 
     def announce_giving_up(self, error: BaseException | None = None) -> None:
         """Fire ``invalidate`` for a connection whose state nobody knows, and say so in the log."""
         if error is None:
-            error = PoolUsageError(_STILL_IN_USE if self.used.busy else _STILL_IN_TRANSACTION)
+            error = PoolUsageError(_STILL_IN_USE if self.adapted.busy else _STILL_IN_TRANSACTION)
         try:
             self.pool.dispatch.invalidate(self.dbapi_connection, self, error)
         finally:
@@ -313,9 +274,9 @@ class Record(ConnectionPoolEntry):
     def vouch(self) -> bool:
         """Leave the pre-ping of this checkout to the connection's first BEGIN; returns True.
 
-        Ask :attr:`vouches` first.
+        Ask :meth:`~forebay.dialects._adapter.PooledConnection.vouches` first.
         """
-        self.dbapi_connection.owes_ping = not self.was_just_opened()
+        self.adapted.owes_ping = not self.was_just_opened()
         return True
 
     def was_just_opened(self) -> bool:
@@ -514,7 +475,7 @@ class ProxiedConnection(PoolProxiedConnection):
         record, connection, pool = self._connection_record, self.dbapi_connection, self._pool
         self._waits = False
         if record is not None:
-            if transaction_was_reset and record.at_rest is not _never and not record.at_rest():
+            if transaction_was_reset and record.adapted.at_rest() is False:
                 # SQLAlchemy believes so after a COMMIT that failed, and what was asked after that (the isolation level,
                 # a cursor of the DBAPI's) has begun another one.
                 transaction_was_reset = False
@@ -527,17 +488,17 @@ class ProxiedConnection(PoolProxiedConnection):
                     raise
             if (
                 connection is not None
-                and not record.used.busy
+                and not record.adapted.busy
                 and self._nothing_to_do(pool, record, transaction_was_reset)
-                and (record.proven() or pool._reset_on_return is reset_none)
+                and (record.adapted.proven() or pool._reset_on_return is reset_none)
             ):
                 if record.leak_watch is not None:
                     record.end_leak_watch()
                 self.dbapi_connection = self._connection_record = record.fairy_ref = record.holder = None
-                record.used.lease += 1
+                record.adapted.lease += 1
                 record.shell.checkin(record.slot)
                 return
-            if record.used.busy and record.fairy_ref is not None:
+            if record.adapted.busy and record.fairy_ref is not None:
                 # Another task's operation is under way. A reset would get in its way, or wait for it.
                 self._let_go()
                 record.give_up()
@@ -597,7 +558,7 @@ class ProxiedConnection(PoolProxiedConnection):
             and not record._soft_invalidate_time
             and (
                 (style := pool._reset_on_return) is reset_none
-                or (style is reset_rollback and (transaction_was_reset or record.at_rest()))
+                or (style is reset_rollback and (transaction_was_reset or bool(record.adapted.at_rest())))
             )
         )
 

@@ -79,8 +79,7 @@ class PoolHost:
 
     def is_dead(self, entry: Record) -> bool:
         """Tell without I/O whether the peer is known to have closed the connection."""
-        peer_closed = getattr(entry.dbapi_connection, "peer_closed", None)
-        return peer_closed is not None and peer_closed()
+        return entry.adapted.peer_closed()
 
     async def settle(self, entry: Record) -> None:
         """Bring a connection to rest, then end its checkout as a return would: reset, ``reset``, ``checkin``."""
@@ -89,7 +88,7 @@ class PoolHost:
     def _settle(self, entry: Record) -> None:
         logger = self._pool.logger
         try:
-            entry.dbapi_connection.come_clean()
+            entry.adapted.come_clean()
         except BaseException as error:
             logger.info("Connection %r did not come to rest: %s", entry.dbapi_connection, error)
             self._give_up(entry, error)
@@ -155,11 +154,10 @@ class PoolHost:
 
     def say_goodbye(self, entry: Record | None) -> None:
         """Drop the connection of a loop that does not run any more; never raises."""
-        connection = getattr(entry, "dbapi_connection", None)
-        if connection is not None:
+        if entry is not None and entry.adapted.knows_its_socket:
             # The goodbye itself is one write to the socket; what asks the loop for more may fail.
             with contextlib.suppress(Exception):
-                connection.abort()
+                entry.adapted.abort()
 
     def gone(self, entry: Record | None) -> None:
         """Keep the emptied record for the next connect, unless it has parted from the slot before."""

@@ -9,7 +9,9 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool as _StockQueuePool
 from sqlalchemy.pool import Pool
 
 from forebay._sqlalchemy.hinting import hint_driver_errors
+from forebay._sqlalchemy.pool_entry import ProxiedConnection
 from forebay._sqlalchemy.time_limits import check_limit, ran_out_of_time, with_limits
+from forebay.dialects._adapter import DriverTraits, PooledModule, pooled
 from forebay.dialects.switches import SWITCHES, problems, switches_from
 from forebay.errors import InvalidOptionError
 from forebay.pool.options import OPTIONS
@@ -38,7 +40,7 @@ _SHUTTING_DOWN = frozenset({"57P01", "57P02", "57P03"})
 _READ_ONLY: frozenset[str | int] = frozenset({"25006", 1290, 1836})
 
 
-class PooledDialect:
+class PooledDialect(DriverTraits):
     """Mixin in front of a dialect of SQLAlchemy's.
 
     Args:
@@ -53,12 +55,8 @@ class PooledDialect:
 
     Attributes:
         switches: The options above, as the connections of the dialect are told them.
-        begin_is_ping: BEGIN's answer comes before the first statement's, and stands for a pre-ping.
     """
 
-    begin_is_ping = False
-
-    #: Errors of the driver's carry a note from the error index: see :mod:`forebay._sqlalchemy.hinting`.
     adds_hints = True
 
     def __init__(
@@ -83,7 +81,7 @@ class PooledDialect:
         self.begin_is_ping = self.begin_is_ping and self.switches.begin_is_ping
         # The connections are made there. A module that the user brings along has ways of its own.
         module: Any = getattr(self, "dbapi", None)
-        if hasattr(type(module), "switches") and module.switches != self.switches:
+        if isinstance(module, PooledModule) and module.switches != self.switches:
             module.switches = self.switches
 
     def __init_subclass__(cls, **kw: Any) -> None:
@@ -119,7 +117,8 @@ class PooledDialect:
 
     def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
         """Tell whether ``e`` means that the connection is lost; also hears of a server that has changed its role."""
-        if getattr(connection, "is_valid", True) is False:
+        proxied = connection if isinstance(connection, ProxiedConnection) else None
+        if proxied is not None and not proxied.is_valid:
             # Lost and taken from its checkout already, and what failed now is getting another one.
             return True
         if ran_out_of_time(e):
@@ -129,15 +128,17 @@ class PooledDialect:
             # The server closes the connection right after this answer; it may not have got round to it.
             return True
         lost: bool = super().is_disconnect(e, connection, cursor)  # type: ignore[misc]  # the dialect's
-        if not lost and isinstance(code, (str, int)) and code in _READ_ONLY:
-            retire = getattr(getattr(connection, "_pool", None), "retire_generation", None)
-            if retire is not None and not _asked_for_read_only(connection.dbapi_connection):
-                retire(connection)
+        demoted = not lost and isinstance(code, (str, int)) and code in _READ_ONLY
+        if demoted and proxied is not None and not pooled(proxied.dbapi_connection).asked_for_read_only():
+            proxied._pool.retire_generation(proxied)
         return lost
 
-
-def _asked_for_read_only(connection: Any) -> bool:
-    return bool(getattr(connection, "readonly", False) or getattr(connection, "read_only", False))
+    def get_driver_connection(self, connection: Any) -> Any:
+        """Return the driver's connection, which is expected to be used behind our back from here on."""
+        adapted = pooled(connection)
+        if adapted is connection:
+            return adapted.handed_out()
+        return super().get_driver_connection(connection)  # type: ignore[misc]  # the dialect's
 
 
 def our_pool_class(chosen: type[Pool]) -> type[Pool]:

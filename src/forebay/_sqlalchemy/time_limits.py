@@ -16,9 +16,10 @@ import asyncio
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from forebay._sqlalchemy.greenlets import await_, in_greenlet
+from forebay.dialects._adapter import PooledConnection, pooled
 from forebay.errors import InvalidOptionError
 
 __all__ = ["OPTION", "LimitedContext", "check_limit", "ran_out_of_time", "with_limits"]
@@ -27,9 +28,6 @@ OPTION: Final = "statement_timeout"
 
 #: How long a server that stops a statement on request may take, in seconds; then the connection is dropped.
 _STOP_S: Final = 1.0
-
-# Linux gives no process a higher number; a pooler makes its numbers up.
-_PID_MAX: Final = 4_194_304
 
 
 def check_limit(options: Mapping[str, Any]) -> float | None:
@@ -46,9 +44,21 @@ def check_limit(options: Mapping[str, Any]) -> float | None:
     return limit
 
 
-def ran_out_of_time(error: object) -> bool:
+class OutOfTime:
+    """Marks an error of the DBAPI's: that of a limit which has passed.
+
+    Attributes:
+        limit_s: The limit, in seconds, > 0.
+        lost: The connection was dropped.
+    """
+
+    limit_s: float
+    lost: bool
+
+
+def ran_out_of_time(error: object) -> TypeGuard[OutOfTime]:
     """Tell whether an error of the DBAPI's is that of a limit which has passed."""
-    return getattr(error, "limit_s", None) is not None
+    return isinstance(error, OutOfTime)
 
 
 class LimitedContext:
@@ -125,7 +135,9 @@ class LimitedCursor:
         return self._fetch(self._inner.fetchall)
 
     def _fetch(self, fetch: Callable[..., Any], *args: Any) -> Any:
-        return self._in_time(fetch, *args) if getattr(self._inner, "server_side", False) else fetch(*args)
+        # SQLAlchemy's name. A cursor of a connection that the user's creator brought may have none.
+        in_batches = getattr(self._inner, "server_side", False)
+        return self._in_time(fetch, *args) if in_batches else fetch(*args)
 
     def _in_time(self, work: Callable[..., Any], *args: Any, **kw: Any) -> Any:
         if not in_greenlet():
@@ -141,9 +153,9 @@ class LimitedCursor:
             raise self._error(clock)
         return result
 
-    def _adapted(self) -> Any:
-        # Asked for late: a connection that was lost may have been exchanged.
-        return getattr(self._inner, "_adapt_connection", None)
+    def _adapted(self) -> PooledConnection:
+        # Asked for late: a connection that was lost may have been exchanged. SQLAlchemy's name, as above.
+        return pooled(getattr(self._inner, "_adapt_connection", None))
 
     def _error(self, clock: _Clock) -> Exception:
         adapted = self._adapted()
@@ -155,8 +167,8 @@ class LimitedCursor:
         error.limit_s, error.lost = self._limit_s, lost
         if self._dialect.name == "postgresql":
             error.sqlstate = error.pgcode = "57014"
-            record = getattr(adapted, "_record", None)
-            if not lost and record is not None and _behind_pooler(adapted):
+            record = adapted.record
+            if not lost and record is not None and adapted.is_behind_pooler():
                 # The request to cancel may still be on its way to whoever has that server connection next.
                 record.invalidate(error, soft=True)
         return error  # type: ignore[no-any-return]
@@ -165,7 +177,7 @@ class LimitedCursor:
 class _Clock:
     """Runs from the start of a call to its end, and ends it when the limit has passed."""
 
-    def __init__(self, limit_s: float, adapted: Callable[[], Any]) -> None:
+    def __init__(self, limit_s: float, adapted: Callable[[], PooledConnection]) -> None:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError(f"{OPTION} needs a task")
@@ -181,12 +193,12 @@ class _Clock:
 
     def _expire(self) -> None:
         self._expired = True
-        stop = getattr(self._adapted(), "stop_query", None)
-        if stop is None:
+        adapted = self._adapted()
+        if not adapted.stops_on_request:
             self._cancel()
             return
-        # A driver that cannot be cut off: the server stops the statement, and the driver reads that answer.
-        self._stopping = self._loop.create_task(stop())
+        # The server stops the statement, and the driver reads that answer.
+        self._stopping = self._loop.create_task(adapted.stop_query())
         self._stopping.add_done_callback(self._stopped)
         self._timer = self._loop.call_later(_STOP_S, self._cancel)
 
@@ -203,9 +215,7 @@ class _Clock:
 
     def _give_up(self) -> None:
         # A driver that swallows the cancellation, or a server that does not let go.
-        adapted = self._adapted()
-        if adapted is not None:
-            adapted.abort()
+        self._adapted().abort()
 
     def has_ended(self, error: BaseException | None) -> bool:
         """Take note that the call is over; return whether it was ended by the limit.
@@ -244,18 +254,12 @@ class _Clock:
                 stopping.cancel()
                 adapted.abort()
                 return True
-        peer_closed = getattr(adapted, "peer_closed", None)
-        return peer_closed is not None and bool(peer_closed())
+        return adapted.peer_closed()
 
 
 @functools.cache
 def _driver_error(base: type[Exception]) -> type[Exception]:
     """Return the error of the DBAPI whose ``OperationalError`` is ``base``."""
-    return type("StatementTimeout", (base,), {"__module__": "forebay", "__doc__": "A statement took too long."})
-
-
-def _behind_pooler(adapted: Any) -> bool:
-    driver = adapted._connection
-    ask = getattr(driver, "get_server_pid", None)
-    pid = ask() if ask is not None else driver.info.backend_pid
-    return not 0 < pid <= _PID_MAX
+    return type(
+        "StatementTimeout", (OutOfTime, base), {"__module__": "forebay", "__doc__": "A statement took too long."}
+    )

@@ -1,44 +1,286 @@
-"""What the pool may ask of a pooled driver connection, in one vocabulary for all drivers.
+"""What the pool, the seam and the engine ask of a driver: one contract, with an answer for who has none.
 
-Each driver's file adds these few methods to the DBAPI-shaped connection that SQLAlchemy's dialect uses. None of them
-does I/O that could block, so the pool may call them from anywhere: a checkout, a timer, the garbage collector.
+A connection of ours is a :class:`PooledConnection`, in front of SQLAlchemy's adapter of its driver; a dialect of ours
+has :class:`DriverTraits`, and its stand-in for the driver's module is a :class:`PooledModule`. Who asks calls the
+method. No attribute is looked for by name anywhere: a misspelt one would lose a safety in silence. What is none of ours
+(a connection from the user's own ``creator``, SQLAlchemy's own dialect) is asked by way of :func:`pooled` and
+:func:`traits_of`; then the answers of the base class count, which are SQLAlchemy's ways.
+
+``tests/dialects/contract/`` holds every driver to what is promised here.
 """
 
 from __future__ import annotations
 
 import select
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from forebay._sqlalchemy.greenlets import await_
+from forebay.dialects.switches import Switches
+
+if TYPE_CHECKING:
+    from forebay._sqlalchemy.pool_entry import Record
+
+__all__ = [
+    "ABSENT",
+    "DriverTraits",
+    "PooledConnection",
+    "PooledModule",
+    "pooled",
+    "readable",
+    "socket_hung_up",
+    "traits_of",
+]
 
 _GONE = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0) if hasattr(select, "poll") else 0
 
 
-@runtime_checkable
-class PooledDriverConnection(Protocol):
-    """A DBAPI-shaped connection that can also tell about its socket and drop it."""
+class PooledConnection:
+    """A DBAPI-shaped connection that the pool can look after. Stands in front of SQLAlchemy's class for the driver.
 
-    def peer_closed(self) -> bool:
-        """Tell, without a query, whether the connection is known to be dead."""
-        ...
+    Unless its text says otherwise, a method does no I/O that could block, so that it may be called from anywhere: a
+    checkout, a timer, the garbage collector. What "must run in a greenlet" may wait for the server.
 
-    def abort(self) -> None:
-        """Drop the socket at once, without waiting for anything; never raises for a connection already gone."""
-        ...
+    Attributes:
+        busy: Operations under way. Every method that awaits the driver counts itself: see
+            :mod:`forebay.dialects._use`.
+        lease: Which checkout this is: changes whenever the connection is given back. A cursor keeps the number it was
+            made in, and refuses to work in another one.
+        owes_ping: The pool left its pre-ping to the first BEGIN of this checkout, which has not come yet.
+        record: The place in the pool; None outside of ours.
+        knows_its_socket: :meth:`peer_closed` and :meth:`abort` keep their promises, so that a wait may be given a bound
+            that ends with the socket. Else it is bounded as in SQLAlchemy, which is to say by nothing.
+        comes_clean: :meth:`come_clean` knows how. Else a connection whose operation was cut off is closed.
+        stops_on_request: A statement cannot be cut off by cancelling who waits for it; :meth:`stop_query` has the
+            server stop it.
+    """
 
+    busy: int = 0
+    lease: int = 0
+    owes_ping: bool = False
+    record: Record | None = None
 
-class LeavingConnection(PooledDriverConnection, Protocol):
-    """A connection whose transaction can be ended without waiting. Its ``rollback()`` at rest needs no greenlet."""
+    knows_its_socket: ClassVar[bool] = False
+    stops_on_request: ClassVar[bool] = False
+
+    # SQLAlchemy's adapter has these.
+    dbapi: Any
+    _connection: Any
+
+    @property
+    def comes_clean(self) -> bool:
+        """Whether :meth:`come_clean` knows how; by default it does not."""
+        return False
+
+    def joined(self, record: Record) -> None:
+        """Take note of the place in the pool this connection has, once, before its ``connect`` event."""
+        self.record = record
+
+    def checkout(self) -> int:
+        """Return the number of the present checkout from our pool, > 0; 0 outside of one."""
+        record = self.record
+        slot = record.slot if record is not None and record.dbapi_connection is self else None
+        return 0 if slot is None else int(slot.uses)
+
+    # -- the transaction -----------------------------------------------------------------------------------------------
+
+    def at_rest(self) -> bool | None:
+        """Tell, without a query, whether no transaction is open: ``rollback()`` does nothing then, and needs no
+        greenlet.
+
+        None, the default, says that it is not known. That counts as no, and SQLAlchemy is believed where it says that
+        it has just ended the transaction.
+        """
+        return None
+
+    def proven(self) -> bool:
+        """Tell, without a query, whether the connection may be given to somebody else: nothing is under way on it, and
+        it is in no transaction, for the driver as for us.
+
+        By default it may, as in SQLAlchemy.
+        """
+        return True
 
     def may_leave(self) -> bool:
-        """Tell whether the transaction has only read, so that nobody could miss the server's answer to its end."""
-        ...
+        """Tell whether the transaction has only read, so that nobody could miss the answer to its ROLLBACK, and
+        :meth:`leave` can end it; by default not.
+        """
+        return False
 
     def leave(self, *, passed_on: bool = False) -> None:
-        """Roll back without waiting for the answer; what is sent next follows on the wire.
+        """Roll back without waiting for the answer; what is sent next comes after it. Ask :meth:`may_leave` first.
 
         Args:
             passed_on: Somebody waits for the connection and will use it at once.
+
+        Raises:
+            AssertionError: :meth:`may_leave` never says yes, and is not asked.
         """
-        ...
+        raise AssertionError(f"BUG: a transaction of {type(self).__name__} cannot be left without waiting")
+
+    def asked_for_read_only(self) -> bool:
+        """Tell whether the user has asked for transactions that only read; by default not.
+
+        Then a refused write says nothing about the server's role.
+        """
+        return False
+
+    # -- liveness ------------------------------------------------------------------------------------------------------
+
+    def peer_closed(self) -> bool:
+        """Tell, without a query, whether the connection is known to be dead; by default nothing is known."""
+        return False
+
+    def vouches(self) -> bool:
+        """Tell whether the first BEGIN of a checkout is as good as a ping: where it is not answered, what came with it
+        is sent again on another connection. By default not.
+        """
+        return False
+
+    def pay_ping(self) -> PooledConnection:
+        """Do the ping that :meth:`vouches` left to BEGIN, if it is owed; must run in a greenlet.
+
+        Returns:
+            The connection to go on with: this one, or the one that took its place.
+
+        Raises:
+            BaseException: No other connection could be had.
+        """
+        return self
+
+    def settle(self) -> None:
+        """Read the answer to what :meth:`leave` sent, if that is still due; must run in a greenlet. By default nothing
+        is.
+        """
+
+    def is_behind_pooler(self) -> bool:
+        """Tell whether a pooler of the server's is known to stand in between; by default not."""
+        return False
+
+    # -- operations that are cut off -----------------------------------------------------------------------------------
+
+    def leaves_something(self) -> bool:
+        """Tell whether this checkout may have left something in the session that a ROLLBACK does not undo.
+
+        By default it may have, so that the connection is closed.
+        """
+        return True
+
+    def set_aside(self) -> None:
+        """Take note that the pool is going to bring the connection to rest: :meth:`come_clean` comes next."""
+
+    def come_clean(self) -> None:
+        """Bring the connection to rest after an operation that was cut off; must run in a greenlet.
+
+        Raises:
+            Exception: It does not come clean, which is the default; it must be closed.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not know how to come to rest")
+
+    async def stop_query(self) -> bool:
+        """Have the server stop what this connection runs; return whether that is done. By default it is not.
+
+        Cancellation: safe; whether the statement is stopped is unknown then.
+        """
+        return False
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def abort(self) -> None:
+        """Drop the socket at once; who waits for an answer gets an error. Never raises for a connection already gone.
+
+        By default what SQLAlchemy's adapter does to terminate one.
+        """
+        self.terminate()
+
+    def terminate(self) -> None:
+        """Drop the connection without waiting for the server, and do what may be done for it after that.
+
+        Raises:
+            NotImplementedError: Neither this class nor SQLAlchemy's says how.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be dropped without waiting")
+
+    # -- the driver's connection, in the hands of the user -------------------------------------------------------------
+
+    def handed_out(self) -> Any:
+        """Return the driver's connection for somebody who will use it directly, unseen."""
+        return self._connection
+
+    @property
+    def driver_connection(self) -> Any:
+        """The driver's connection."""
+        return self.handed_out()
+
+    def run_async(self, fn: Callable[[Any], Any]) -> Any:
+        """Await what ``fn`` makes of the driver's connection; must run in a greenlet."""
+        driver = self.handed_out()
+        self.busy += 1
+        try:
+            return await_(fn(driver))
+        finally:
+            self.busy -= 1
+
+    def interface_error(self) -> type[Exception]:
+        """Return the DBAPI's ``InterfaceError``: what a cursor raises that is used past its lease."""
+        found: type[Exception] = self.dbapi.InterfaceError
+        return found
+
+
+class _ForeignConnection(PooledConnection):
+    """Answers for a connection that is none of ours."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def abort(self) -> None:
+        terminate = getattr(self._connection, "terminate", None)  # not every class of SQLAlchemy 2.0 has it
+        if terminate is not None:
+            terminate()
+
+
+#: Answers where there is no connection.
+ABSENT = _ForeignConnection(None)
+
+
+def pooled(connection: Any) -> PooledConnection:
+    """Return ``connection`` if it is one of ours, else what answers for it."""
+    # Asked of the type. A mock is of any class, and remembers having been asked; through a tracer's proxy we would see
+    # a connection that does not know itself to be the one in the pool.
+    return connection if issubclass(type(connection), PooledConnection) else _ForeignConnection(connection)
+
+
+class PooledModule:
+    """What stands for the driver's module. Its connections are the driver's adapted ones.
+
+    Attributes:
+        switches: Which features they have; set by the dialect.
+    """
+
+    switches: Switches = Switches()
+
+
+class DriverTraits:
+    """What is asked of a dialect of ours, or of its class.
+
+    Attributes:
+        begin_is_ping: BEGIN's answer comes before the first statement's, and stands for a pre-ping.
+        adds_hints: The driver's errors carry a note from the error index: see :mod:`forebay._sqlalchemy.hinting`.
+        talks_to_server: The first connection reached the server itself: no pooler stands in between, as far as that can
+            be told.
+    """
+
+    begin_is_ping: bool = False
+    adds_hints: bool = False
+    talks_to_server: bool = False
+
+
+_STOCK = DriverTraits()
+
+
+def traits_of(dialect: object) -> DriverTraits:
+    """Return ``dialect`` if it is one of ours, else what answers for it."""
+    return dialect if isinstance(dialect, DriverTraits) else _STOCK
 
 
 def socket_hung_up(fd: int) -> bool:

@@ -15,8 +15,11 @@ from __future__ import annotations
 import functools
 import re
 from enum import IntEnum
+from typing import Any
 
-__all__ = ["NOT_PROVEN", "Leaves", "Leftovers", "bare", "left_by", "proof_of_rest"]
+from forebay.dialects._adapter import PooledConnection
+
+__all__ = ["NOT_PROVEN", "Leaves", "Leftovers", "NotesLeftovers", "bare", "left_by", "proof_of_rest"]
 
 
 class Leaves(IntEnum):
@@ -62,6 +65,29 @@ class Leftovers:
     def of(self, checkout: int) -> bool:
         """Tell whether ``checkout`` may have left something that a ROLLBACK does not undo."""
         return checkout != 0 and self._checkout == checkout
+
+
+class NotesLeftovers(PooledConnection):
+    """A connection that takes note of what each statement may leave in its session.
+
+    Attributes:
+        leftovers: What it has taken note of.
+    """
+
+    leftovers: Leftovers
+
+    def leaves_something(self) -> bool:
+        """Tell whether this checkout may have left something in the session that a ROLLBACK does not undo."""
+        return self.leftovers.of(self.checkout())
+
+    def note_unseen(self) -> None:
+        """Take note that what is executed from here on in this checkout is not seen."""
+        self.leftovers.note(Leaves.FOR_GOOD, self.checkout(), in_transaction=False)
+
+    def handed_out(self) -> Any:
+        """Return the driver's connection for somebody who will use it directly, unseen."""
+        self.note_unseen()
+        return self._connection
 
 
 #: Literals, quoted names and comments, in the order in which they begin. Comments may be nested in PostgreSQL; of one

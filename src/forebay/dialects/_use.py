@@ -1,4 +1,4 @@
-"""Who uses a connection: what is under way on it, and in whose checkout.
+"""Counting what is under way on a connection, and refusing what comes from another checkout.
 
 Two tasks may use one session, though they must not. Then one of them can give the connection back while the other one
 still waits for an answer, or comes for it later. Two numbers tell: how many operations are under way, and which lease
@@ -12,7 +12,9 @@ import functools
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
-__all__ = ["NOT_YOURS", "Used", "checked", "counted", "refuse"]
+from forebay.dialects._adapter import PooledConnection
+
+__all__ = ["NOT_YOURS", "checked", "counted", "refuse"]
 
 _M = TypeVar("_M", bound=Callable[..., Any])
 
@@ -20,27 +22,6 @@ NOT_YOURS = (
     "this connection was given back to the pool while a statement of yours was under way, or before you read its rows: "
     "two tasks use one session or connection; one session per task"
 )
-
-
-class Used:
-    """Mixin in front of an adapted connection. A class sets both attributes in its ``__init__``, and has the slots.
-
-    Attributes:
-        busy: Operations under way.
-        lease: Changes whenever the connection is given back.
-    """
-
-    __slots__ = ()
-
-    busy: int
-    lease: int
-
-    def interface_error(self) -> type[Exception]:
-        """Return the DBAPI's ``InterfaceError``."""
-        dbapi: Any = self.dbapi  # type: ignore[attr-defined]  # the adapted connection's
-        # SQLAlchemy's module for SQLite has some of the errors only; sqlite3 has all.
-        found: type[Exception] = getattr(dbapi, "InterfaceError", None) or dbapi.sqlite.InterfaceError
-        return found
 
 
 def counted(method: _M) -> _M:
@@ -81,7 +62,7 @@ def checked(method: _M) -> _M:
     return under_way  # type: ignore[return-value]
 
 
-def refuse(connection: Any, cause: Exception | None = None) -> NoReturn:
+def refuse(connection: PooledConnection, cause: Exception | None = None) -> NoReturn:
     """Raise the driver's ``InterfaceError``: the lease has ended in which this operation would have been allowed.
 
     Args:

@@ -15,9 +15,8 @@ from sqlalchemy.dialects.mysql.aiomysql import (
 )
 
 from forebay._sqlalchemy.adapting import adapt
-from forebay._sqlalchemy.greenlets import await_
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
-from forebay.dialects._adapter import socket_hung_up
+from forebay.dialects._adapter import PooledModule, socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
 from forebay.dialects._mysql.parts import AIOMYSQL
 from forebay.dialects._mysql.rest import RestingConnection, RestingDialect, WatchedCursor, WatchedStream
@@ -40,19 +39,8 @@ class AiomysqlServerSideCursor(WatchedStream, AsyncAdapt_aiomysql_ss_cursor):
 class AiomysqlConnection(RestingConnection, AsyncAdapt_aiomysql_connection):
     """One aiomysql connection as SQLAlchemy's engine sees it."""
 
-    __slots__ = ()
-
     _cursor_cls = AiomysqlCursor
     _ss_cursor_cls = AiomysqlServerSideCursor
-
-    @property
-    def driver_connection(self) -> Any:
-        """The aiomysql connection."""
-        return self.handed_out()
-
-    def run_async(self, fn: Any) -> Any:
-        """Await what ``fn`` makes of the aiomysql connection; must run in a greenlet."""
-        return await_(fn(self.handed_out()))
 
     def peer_closed(self) -> bool:
         """Tell, without a query, whether the connection is known to be dead."""
@@ -74,7 +62,7 @@ class AiomysqlConnection(RestingConnection, AsyncAdapt_aiomysql_connection):
         self.abort()
 
 
-class AiomysqlDbapi(AsyncAdapt_aiomysql_dbapi):
+class AiomysqlDbapi(PooledModule, AsyncAdapt_aiomysql_dbapi):
     """The DBAPI module SQLAlchemy sees; connects with our connection class."""
 
     def connect(self, *arg: Any, **kw: Any) -> AiomysqlConnection:

@@ -14,9 +14,8 @@ from sqlalchemy.dialects.mysql.asyncmy import (
 )
 
 from forebay._sqlalchemy.adapting import adapt
-from forebay._sqlalchemy.greenlets import await_
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
-from forebay.dialects._adapter import socket_hung_up
+from forebay.dialects._adapter import PooledModule, socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
 from forebay.dialects._mysql.parts import ASYNCMY
 from forebay.dialects._mysql.rest import RestingConnection, RestingDialect, WatchedCursor, WatchedStream
@@ -38,19 +37,8 @@ class AsyncmyServerSideCursor(WatchedStream, AsyncAdapt_asyncmy_ss_cursor):
 class AsyncmyConnection(RestingConnection, AsyncAdapt_asyncmy_connection):
     """One asyncmy connection as SQLAlchemy's engine sees it."""
 
-    __slots__ = ()
-
     _cursor_cls = AsyncmyCursor
     _ss_cursor_cls = AsyncmyServerSideCursor
-
-    @property
-    def driver_connection(self) -> Any:
-        """The asyncmy connection."""
-        return self.handed_out()
-
-    def run_async(self, fn: Any) -> Any:
-        """Await what ``fn`` makes of the asyncmy connection; must run in a greenlet."""
-        return await_(fn(self.handed_out()))
 
     def peer_closed(self) -> bool:
         """Tell, without a query, whether the connection is known to be dead."""
@@ -72,7 +60,7 @@ class AsyncmyConnection(RestingConnection, AsyncAdapt_asyncmy_connection):
         self.abort()
 
 
-class AsyncmyDbapi(AsyncAdapt_asyncmy_dbapi):
+class AsyncmyDbapi(PooledModule, AsyncAdapt_asyncmy_dbapi):
     """The DBAPI module SQLAlchemy sees; connects with our connection class."""
 
     def connect(self, *arg: Any, **kw: Any) -> AsyncmyConnection:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from typing import Any
 
 from sqlalchemy import URL
@@ -15,35 +14,23 @@ from sqlalchemy.dialects.postgresql.asyncpg import (
 
 from forebay._sqlalchemy.adapting import adapt
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
+from forebay.dialects._adapter import PooledModule
 from forebay.dialects._arguments import ConnectArguments, parameter_names
 from forebay.dialects._asyncpg.codecs import knowing_its_types
 from forebay.dialects._asyncpg.connection import AsyncpgConnection
 from forebay.dialects._asyncpg.hosts import AsyncpgHosts
 from forebay.dialects._asyncpg.loops import connected
 from forebay.dialects._libpq import ASYNCPG_WORDS, to_asyncpg, with_each_port
-from forebay.dialects.switches import Switches, switches_for
+from forebay.dialects._postgresql.dialect import BatchesContext, PostgresqlDialect
+from forebay.dialects.switches import switches_for
 
 
-class AsyncpgExecutionContext(PGExecutionContext_asyncpg):
+class AsyncpgExecutionContext(BatchesContext, PGExecutionContext_asyncpg):
     """SQLAlchemy's execution context; tells a cursor that reads in batches how large they are."""
 
-    def create_server_side_cursor(self) -> Any:
-        """Return a cursor that reads in batches of ``yield_per`` rows."""
-        cursor = super().create_server_side_cursor()  # type: ignore[no-untyped-call]
-        options = self.execution_options
-        cursor.batch = options.get("yield_per")
-        cursor.most = options.get("max_row_buffer")
-        return cursor
 
-
-class AsyncpgDbapi(AsyncAdapt_asyncpg_dbapi):
-    """The DBAPI module SQLAlchemy sees; connects with our connection class.
-
-    Attributes:
-        switches: Which features its connections have; set by the dialect.
-    """
-
-    switches = Switches()
+class AsyncpgDbapi(PooledModule, AsyncAdapt_asyncpg_dbapi):
+    """The DBAPI module SQLAlchemy sees; connects with our connection class."""
 
     @functools.cached_property
     def _asyncpg_error_translate(self) -> dict[type[BaseException], type[Exception]]:
@@ -74,29 +61,13 @@ class AsyncpgDbapi(AsyncAdapt_asyncpg_dbapi):
         return adapt(AsyncpgConnection, self, creator(*arg, **kw), **options)
 
 
-class AsyncpgDialect(PooledDialect, PGDialect_asyncpg):
+class AsyncpgDialect(PooledDialect, PostgresqlDialect, PGDialect_asyncpg):
     """SQLAlchemy's asyncpg dialect on Forebay's connection class."""
 
     supports_statement_cache = True
     execution_ctx_cls = AsyncpgExecutionContext
-    #: BEGIN's answer comes before the first statement's, so it can stand for a pre-ping.
-    begin_is_ping = True
-
     #: The extra that brings the driver: ``pip install "forebay[asyncpg]"``.
     extra = "asyncpg"
-
-    #: The first connection reached the server itself: no pooler stands in between, as far as that can be told.
-    talks_to_server = False
-
-    _isolation_at_start: str | None = None
-
-    def initialize(self, connection: Any) -> None:
-        """Learn what the server is: from what it said at the start of the session, and one query for the rest."""
-        super().initialize(connection)  # type: ignore[no-untyped-call]
-        adapted = connection.connection.dbapi_connection
-        # The ROLLBACK that follows this is then not waited for.
-        if isinstance(adapted, AsyncpgConnection) and adapted.may_leave():
-            adapted.leave()
 
     async def setup_asyncpg_json_codec(self, conn: Any) -> None:
         """Set up JSON on a new connection."""
@@ -106,35 +77,8 @@ class AsyncpgDialect(PooledDialect, PGDialect_asyncpg):
         """Set up JSONB on a new connection."""
         await super().setup_asyncpg_jsonb_codec(knowing_its_types(conn))  # type: ignore[no-untyped-call]
 
-    def _get_server_version_info(self, connection: Any) -> Any:
-        # version() says "PostgreSQL " and this, and then words about the compiler.
-        found = re.match(r"(\d+)\.?(\d+)?(?:\.(\d+))?", _server_setting(connection, "server_version") or "")
-        if found is None:
-            return super()._get_server_version_info(connection)  # type: ignore[no-untyped-call]
-        return tuple(int(number) for number in found.groups() if number is not None)
-
-    def _get_default_schema_name(self, connection: Any) -> Any:
-        schema, self._isolation_at_start, pid = connection.exec_driver_sql(
-            "SELECT pg_catalog.current_schema(), pg_catalog.current_setting('transaction_isolation'),"
-            " pg_catalog.pg_backend_pid()"
-        ).one()
-        driver = getattr(connection.connection.dbapi_connection, "_connection", None)
-        self.talks_to_server = driver is not None and driver.get_server_pid() == pid
-        return schema
-
-    def get_default_isolation_level(self, dbapi_conn: Any) -> Any:
-        """Return the level transactions have by themselves."""
-        level, self._isolation_at_start = self._isolation_at_start, None
-        if level is None:
-            return super().get_default_isolation_level(dbapi_conn)  # type: ignore[no-untyped-call]
-        return level.upper()
-
-    def _set_backslash_escapes(self, connection: Any) -> None:
-        setting = _server_setting(connection, "standard_conforming_strings")
-        if setting is None:
-            super()._set_backslash_escapes(connection)  # type: ignore[no-untyped-call]
-        else:
-            self._backslash_escapes = setting == "off"
+    def _server_setting(self, driver: Any, name: str) -> Any:
+        return getattr(driver.get_settings(), name, None)  # asyncpg's own object has what the server said, and no more
 
     @classmethod
     def import_dbapi(cls) -> Any:
@@ -156,11 +100,6 @@ class AsyncpgDialect(PooledDialect, PGDialect_asyncpg):
             # Under a name of its own, to be joined with those of connect_args instead of being replaced by them.
             arguments["server_settings_of_url"] = arguments.pop("server_settings")
         return positional, arguments
-
-    def get_driver_connection(self, connection: Any) -> Any:
-        """Return the asyncpg connection, in step with the transaction of ``connection``."""
-        handed_out = getattr(connection, "handed_out", None)
-        return connection._connection if handed_out is None else handed_out()
 
     @classmethod
     def connect_arguments(cls, url: URL) -> ConnectArguments:
@@ -186,11 +125,3 @@ class AsyncpgDialect(PooledDialect, PGDialect_asyncpg):
                 "username": "asyncpg calls it user",
             },
         )
-
-
-def _server_setting(connection: Any, name: str) -> str | None:
-    """Return a setting the server reported at the start of the session, None if it did not."""
-    adapted = connection.connection.dbapi_connection
-    settings = getattr(getattr(adapted, "_connection", None), "get_settings", None)
-    value = getattr(settings(), name, None) if settings is not None else None
-    return value if isinstance(value, str) else None

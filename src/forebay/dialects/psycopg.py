@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -18,38 +17,24 @@ from sqlalchemy.engine import Dialect
 from forebay._sqlalchemy.adapting import adapt
 from forebay._sqlalchemy.greenlets import await_
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
+from forebay.dialects._adapter import PooledModule
 from forebay.dialects._arguments import ConnectArguments, parameter_names
 from forebay.dialects._libpq import PSYCOPG_WORDS, names_no_single_host, to_psycopg, with_each_port
+from forebay.dialects._postgresql.dialect import BatchesContext, PostgresqlDialect
 from forebay.dialects._psycopg.bounded import bounded
 from forebay.dialects._psycopg.connection import PlainPsycopgConnection, PsycopgConnection
-from forebay.dialects._psycopg.cursors import PsycopgStream
 from forebay.dialects._psycopg.hosts import PsycopgHosts
 from forebay.dialects._psycopg.statements import Unprepared
-from forebay.dialects.switches import Switches, problems, switches_for, switches_from, warn_deprecated
+from forebay.dialects.switches import problems, switches_for, switches_from, warn_deprecated
 from forebay.errors import InvalidOptionError
 
 
-class PsycopgExecutionContext(PGExecutionContext_psycopg):
+class PsycopgExecutionContext(BatchesContext, PGExecutionContext_psycopg):
     """SQLAlchemy's execution context; tells a cursor that reads in batches how large they are."""
 
-    def create_server_side_cursor(self) -> Any:
-        """Return a cursor that reads in batches of ``yield_per`` rows."""
-        cursor = super().create_server_side_cursor()  # type: ignore[no-untyped-call]
-        if isinstance(cursor, PsycopgStream):
-            options = self.execution_options
-            cursor.batch = options.get("yield_per")
-            cursor.most = options.get("max_row_buffer")
-        return cursor
 
-
-class PsycopgDbapi(PsycopgAdaptDBAPI):
-    """The DBAPI module SQLAlchemy sees; connects with our connection class.
-
-    Attributes:
-        switches: Which features its connections have; set by the dialect.
-    """
-
-    switches = Switches()
+class PsycopgDbapi(PooledModule, PsycopgAdaptDBAPI):
+    """The DBAPI module SQLAlchemy sees; connects with our connection class."""
 
     @functools.cached_property
     def _hosts(self) -> PsycopgHosts:
@@ -75,7 +60,7 @@ class PsycopgDbapi(PsycopgAdaptDBAPI):
         return plain(self, driver) if hasattr(plain, "create") else plain(driver)  # type: ignore[no-any-return]
 
 
-class PsycopgDialect(PooledDialect, PGDialectAsync_psycopg):
+class PsycopgDialect(PooledDialect, PostgresqlDialect, PGDialectAsync_psycopg):
     """SQLAlchemy's async psycopg dialect on Forebay's connection class.
 
     Args:
@@ -93,13 +78,7 @@ class PsycopgDialect(PooledDialect, PGDialectAsync_psycopg):
 
     supports_statement_cache = True
     execution_ctx_cls = PsycopgExecutionContext
-    #: BEGIN's answer comes before the first statement's, so it can stand for a pre-ping.
-    begin_is_ping = True
-
-    #: The first connection reached the server itself: no pooler stands in between, as far as that can be told.
-    talks_to_server = False
-
-    _isolation_at_start: str | None = None
+    _MORE_FACTS = ("pg_catalog.to_regtype('hstore') IS NULL",)
     _no_hstore = False
 
     def __init__(self, begin_with_statement: bool | None = None, psycopg_begin: str | None = None, **kw: Any) -> None:
@@ -122,51 +101,11 @@ class PsycopgDialect(PooledDialect, PGDialectAsync_psycopg):
 
         return set_up
 
-    def get_driver_connection(self, connection: Any) -> Any:
-        """Return the psycopg connection, and expect it to be used."""
-        handed_out = getattr(connection, "handed_out", None)
-        return connection._connection if handed_out is None else handed_out()
+    def _server_setting(self, driver: Any, name: str) -> Any:
+        return driver.info.parameter_status(name)
 
-    # -- what the server is: from what it said at the start of the session, and one query for the rest -----------------
-
-    def initialize(self, connection: Any) -> None:
-        """Learn what the server is."""
-        super().initialize(connection)  # type: ignore[no-untyped-call]
-        adapted = connection.connection.dbapi_connection
-        # The ROLLBACK that follows this is then not waited for.
-        if isinstance(adapted, PsycopgConnection) and adapted.may_leave():
-            adapted.leave()
-
-    def _get_server_version_info(self, connection: Any) -> Any:
-        # version() says "PostgreSQL " and this, and then words about the compiler.
-        found = re.match(r"(\d+)\.?(\d+)?(?:\.(\d+))?", _server_setting(connection, "server_version") or "")
-        if found is None:
-            return super()._get_server_version_info(connection)  # type: ignore[no-untyped-call]
-        return tuple(int(number) for number in found.groups() if number is not None)
-
-    def _get_default_schema_name(self, connection: Any) -> Any:
-        schema, self._isolation_at_start, self._no_hstore, pid = connection.exec_driver_sql(
-            "SELECT pg_catalog.current_schema(), pg_catalog.current_setting('transaction_isolation'),"
-            " pg_catalog.to_regtype('hstore') IS NULL, pg_catalog.pg_backend_pid()"
-        ).one()
-        driver = connection.connection.dbapi_connection._connection
-        # A pooler makes its process ids up.
-        self.talks_to_server = driver.pgconn.backend_pid == pid
-        return schema
-
-    def get_default_isolation_level(self, dbapi_conn: Any) -> Any:
-        """Return the level transactions have by themselves."""
-        level, self._isolation_at_start = self._isolation_at_start, None
-        if level is None:
-            return super().get_default_isolation_level(dbapi_conn)  # type: ignore[no-untyped-call]
-        return level.upper()
-
-    def _set_backslash_escapes(self, connection: Any) -> None:
-        setting = _server_setting(connection, "standard_conforming_strings")
-        if setting is None:
-            super()._set_backslash_escapes(connection)  # type: ignore[no-untyped-call]
-        else:
-            self._backslash_escapes = setting == "off"
+    def _learn(self, facts: tuple[Any, ...]) -> None:
+        (self._no_hstore,) = facts
 
     def _type_info_fetch(self, connection: Any, name: str) -> Any:
         missing, self._no_hstore = self._no_hstore, False
@@ -233,10 +172,3 @@ class PsycopgDialect(PooledDialect, PGDialectAsync_psycopg):
                 "username": "psycopg calls it user",
             },
         )
-
-
-def _server_setting(connection: Any, name: str) -> str | None:
-    """Return a setting the server reported at the start of the session, None if it did not."""
-    driver = connection.connection.dbapi_connection._connection
-    value = driver.info.parameter_status(name)
-    return value if isinstance(value, str) else None

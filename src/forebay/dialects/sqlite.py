@@ -13,13 +13,13 @@ from sqlalchemy.util import asbool, immutabledict
 
 from forebay._sqlalchemy.adapting import adapt
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
+from forebay.dialects._adapter import PooledModule
 from forebay.dialects._arguments import ConnectArguments, parameter_names
 from forebay.dialects._sqlite.connection import SqliteConnection
 from forebay.dialects._sqlite.options import SqliteOptions
 from forebay.dialects._sqlite.parts import lacking
 from forebay.dialects._sqlite.plain import PlainSqliteConnection
 from forebay.dialects._sqlite.thread import Orders, opened
-from forebay.dialects.switches import Switches
 
 # What sqlite3.connect() takes; it is written in C and does not tell.
 _SQLITE3_NAMES = frozenset(
@@ -48,14 +48,8 @@ async def _opened(connecting: Any) -> Any:
     return await opened(connecting)
 
 
-class SqliteDbapi(AsyncAdapt_aiosqlite_dbapi):
-    """The DBAPI module SQLAlchemy sees; connects with our connection class.
-
-    Attributes:
-        switches: Which features its connections have; set by the dialect.
-    """
-
-    switches = Switches()
+class SqliteDbapi(PooledModule, AsyncAdapt_aiosqlite_dbapi):
+    """The DBAPI module SQLAlchemy sees; connects with our connection class."""
 
     def connect(self, *arg: Any, **kw: Any) -> SqliteConnection | PlainSqliteConnection:
         """Open a connection; must run in a greenlet."""
@@ -141,11 +135,6 @@ class SqliteDialect(PooledDialect, SQLiteDialect_aiosqlite):
             connection.set_up(options)
 
         return set_up
-
-    def get_driver_connection(self, connection: Any) -> Any:
-        """Return the aiosqlite connection, and expect it to be used."""
-        handed_out = getattr(connection, "handed_out", None)
-        return connection._connection if handed_out is None else handed_out()
 
     def do_begin(self, dbapi_connection: Any) -> None:
         """Begin a transaction with the next statement, where ``sqlite_begin`` says how."""

@@ -26,6 +26,7 @@ FILES: dict[str, tuple[Parts, ...]] = {
     "_asyncpg": (ASYNCPG,),
     "psycopg.py": (PSYCOPG,),
     "_psycopg": (PSYCOPG,),
+    "_postgresql": (ASYNCPG, PSYCOPG),
     "asyncmy.py": (ASYNCMY,),
     "aiomysql.py": (AIOMYSQL,),
     "_mysql": (ASYNCMY, AIOMYSQL),

@@ -26,6 +26,8 @@ import forebay.pool.shell
 from forebay._sqlalchemy.greenlets import await_
 from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
+from forebay.dialects._adapter import PooledConnection, PooledModule
+from forebay.dialects._use import counted
 from forebay.pool._core.invariants import CheckedCore, check
 from forebay.testing.fake_dialect import FakeDialect, _AdaptedConnection, _Module
 from forebay.testing.fake_driver import ConnectionLost, FakeConnection, FakeDatabase
@@ -81,16 +83,36 @@ class PooledDatabase(FakeDatabase):
         return droppable
 
 
-class PooledConnection(_AdaptedConnection):
+class FakePooledConnection(PooledConnection, _AdaptedConnection):
     """SQLAlchemy's face of a fake connection, with what our adapters have besides."""
 
-    __slots__ = ()
+    knows_its_socket = True
+
+    @property
+    def comes_clean(self) -> bool:
+        return True
 
     def peer_closed(self) -> bool:
         return bool(self._connection.is_closed())
 
     def at_rest(self) -> bool:
         return not self._connection.in_transaction and not self._connection.unsettled
+
+    def proven(self) -> bool:
+        return not self.busy and self.at_rest()
+
+    @counted
+    def rollback(self) -> None:
+        if not self.at_rest():
+            super().rollback()
+
+    @counted
+    def commit(self) -> None:
+        if not self.at_rest():
+            super().commit()
+
+    def leaves_something(self) -> bool:
+        return False
 
     def abort(self) -> None:
         self._connection.terminate()
@@ -102,10 +124,10 @@ class PooledConnection(_AdaptedConnection):
         await_(self._connection.settle())
 
 
-class _PooledModule(_Module):
-    def connect(self, database: FakeDatabase) -> PooledConnection:
+class _PooledModule(PooledModule, _Module):
+    def connect(self, database: FakeDatabase) -> FakePooledConnection:
         connection: Any = await_(database.connect())
-        return PooledConnection(self, connection)
+        return FakePooledConnection(self, connection)
 
 
 class PooledFakeDialect(PooledDialect, FakeDialect):

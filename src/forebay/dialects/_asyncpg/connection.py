@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Awaitable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 
-from forebay._sqlalchemy.exchanging import another_for, checked, ping_bound_s, reset_bound_s, untouched
+from forebay._sqlalchemy.exchanging import ping_bound_s, reset_bound_s
 from forebay._sqlalchemy.greenlets import await_, in_greenlet
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._again import LostEarly
@@ -24,50 +24,25 @@ from forebay.dialects._asyncpg.rider import rider_for
 from forebay.dialects._asyncpg.statements import names_of
 from forebay.dialects._asyncpg.stopping import begin_to_stop
 from forebay.dialects._asyncpg.transaction import RiddenTransaction, begin_sql
-from forebay.dialects._leftovers import NOT_PROVEN, Leaves, Leftovers, left_by, proof_of_rest
-from forebay.dialects._use import Used, counted
+from forebay.dialects._leftovers import NOT_PROVEN, Leftovers, left_by, proof_of_rest
+from forebay.dialects._postgresql.connection import PostgresqlConnection
+from forebay.dialects._use import counted
 from forebay.dialects.switches import Switches
-
-if TYPE_CHECKING:
-    from forebay._sqlalchemy.pool_entry import Record
 
 __all__ = ["AsyncpgConnection"]
 
 _T = TypeVar("_T")
 
-_PID_MAX = 4_194_304
 _TERMINATE = b"X\x00\x00\x00\x04"
 
 
-class AsyncpgConnection(Used, AsyncAdapt_asyncpg_connection):
-    """One asyncpg connection as SQLAlchemy's engine sees it.
+class AsyncpgConnection(PostgresqlConnection, AsyncAdapt_asyncpg_connection):
+    """One asyncpg connection as SQLAlchemy's engine sees it."""
 
-    Attributes:
-        lacks: The features this connection cannot have, for want of a private name of asyncpg's.
-        plain: The transaction under way has done nothing but read.
-        switches: Which features this connection has.
-        owes_ping: The pool left its pre-ping to the first BEGIN of this checkout, which has not come yet.
-    """
-
-    __slots__ = (
-        "_first",
-        "_keeps_statements",
-        "_leftovers",
-        "_names",
-        "_record",
-        "_rider",
-        "_used_in",
-        "busy",
-        "lacks",
-        "lease",
-        "owes_ping",
-        "plain",
-        "switches",
-    )
+    __slots__ = ("_first", "_keeps_statements", "_names", "_rider", "lacks", "leftovers", "plain", "switches")
 
     def __init__(self, dbapi: Any, connection: Any, *, switches: Switches | None = None, **options: Any) -> None:
         super().__init__(dbapi, connection, **options)  # type: ignore[no-untyped-call]
-        self.busy = self.lease = 0
         self.switches = switches or Switches()
         named_by_user = options.get("prepared_statement_name_func") is not None
         # Without asyncpg's own cache there are to be no names: the user works behind a pooler.
@@ -78,13 +53,8 @@ class AsyncpgConnection(Used, AsyncAdapt_asyncpg_connection):
         begins_with_statement = self.switches.begin_with_statement is not False
         rides = begins_with_statement and "begin_with_statement" not in self.lacks
         self._rider = rider_for(connection) if rides else None
-        self._record: Record | None = None
-        # The checkout in which it was used last. The first transaction of one may be moved to another connection:
-        # nobody has set anything up in the session yet.
-        self._used_in = 0
         self._first = False
-        self._leftovers = Leftovers()
-        self.owes_ping = False
+        self.leftovers = Leftovers()
         self.plain = False
 
     def cursor(self, server_side: bool = False) -> Any:
@@ -106,9 +76,8 @@ class AsyncpgConnection(Used, AsyncAdapt_asyncpg_connection):
             # What asyncpg believes counts only if it has seen the latest; if not, that was a ROLLBACK of ours.
             and not (rider.told and connection.is_in_transaction())
         ):
-            record, vouched = self._record, self._first and self.switches.begin_is_ping
-            bound_s = ping_bound_s(record) if vouched and record is not None else None
-            rider.begin(begin_sql(self.isolation_level, self.readonly, self.deferrable), bound_s)
+            begin = begin_sql(self.isolation_level, self.readonly, self.deferrable)
+            rider.begin(begin, self._ping_bound_s(self._first))
             self.owes_ping = False
             self._transaction = RiddenTransaction(connection, self.isolation_level, self.readonly, self.deferrable)
             self.plain = True
@@ -163,7 +132,7 @@ class AsyncpgConnection(Used, AsyncAdapt_asyncpg_connection):
             and isinstance(error, Exception)
         ):
             begun = self._transaction is not None and not (rider is not None and rider.begin_unanswered)
-            if not begun or (plain and self._record is not None and ping_bound_s(self._record) is not None):
+            if not begun or (plain and self.record is not None and ping_bound_s(self.record) is not None):
                 early = LostEarly(error, begun=begun)
         if rider is not None:
             if rider.forget_begin():
@@ -179,14 +148,14 @@ class AsyncpgConnection(Used, AsyncAdapt_asyncpg_connection):
         transaction = self._transaction
         if transaction is not None:
             self._end(transaction.rollback)
-        self._leftovers.rolled_back()
+        self.leftovers.rolled_back()
 
     @counted
     def commit(self) -> None:
         """Commit the transaction, if there is one; must run in a greenlet."""
         transaction = self._transaction
         if transaction is not None:
-            self._leftovers.committing(self._checkout())
+            self.leftovers.committing(self.checkout())
             self._end(transaction.commit)
 
     def _end(self, how: Any) -> None:
@@ -259,21 +228,12 @@ class AsyncpgConnection(Used, AsyncAdapt_asyncpg_connection):
 
     # -- what a caller leaves in the session ---------------------------------------------------------------------------
 
-    def _checkout(self) -> int:
-        record = self._record
-        slot = record.slot if record is not None and record.dbapi_connection is self else None
-        return 0 if slot is None else int(slot.uses)
-
     def note(self, operation: str) -> None:
         """Take note that a statement is about to be executed: it may set something in the session."""
         leaves = left_by(operation)
         if leaves:
             in_transaction = self.isolation_level != "autocommit"
-            self._leftovers.note(leaves, self._checkout(), in_transaction=in_transaction)
-
-    def leaves_something(self) -> bool:
-        """Tell whether this checkout may have left something in the session that a ROLLBACK does not undo."""
-        return self._leftovers.of(self._checkout())
+            self.leftovers.note(leaves, self.checkout(), in_transaction=in_transaction)
 
     # -- prepared statements -------------------------------------------------------------------------------------------
 
@@ -291,7 +251,7 @@ class AsyncpgConnection(Used, AsyncAdapt_asyncpg_connection):
             name = ""  # asyncpg before 0.32 makes one up
         text = operation
         retried = self._keeps_statements and self.switches.retry_stale_plans
-        if invalidate_timestamp and retried and not self._reaches_server():
+        if invalidate_timestamp and retried and not self._reaches_server_itself():
             # A pooler that follows prepared statements (PgBouncer since 1.21) knows them by their text: the same text
             # under another name leads to the same plan on the server, as stale as before.
             text = f"{operation} /* prepared anew {invalidate_timestamp:.6f} */"
@@ -303,7 +263,7 @@ class AsyncpgConnection(Used, AsyncAdapt_asyncpg_connection):
 
     def plans_are_stale(self) -> float:
         """Take note that a prepared statement was out of date: all may be; return since when, as wall-clock time."""
-        record = self._record
+        record = self.record
         if record is None:
             return time.time()
         dialect: Any = record.pool._dialect
@@ -322,28 +282,25 @@ class AsyncpgConnection(Used, AsyncAdapt_asyncpg_connection):
             and self.switches.rollback_without_wait
             and rider is not None
             and rider.told
-            and self._reaches_server()
+            and self._reaches_server_itself()
             and isinstance(transaction, RiddenTransaction)
             and transaction.is_open
             and not self._execute_mutex.locked()
             and rider.can_send
         )
 
-    def _reaches_server(self) -> bool:
+    def _reaches_server_itself(self) -> bool:
         """Tell whether no pooler stands in between.
 
         PgBouncer 1.18 in transaction mode, for one, counts what is to be answered by Query and Sync only. At the answer
         to a ROLLBACK it takes the server session away, though a BEGIN and a statement may have followed it already and
         their Sync not yet; nobody would ever get their answers. So behind a pooler every ROLLBACK is waited for.
         """
-        record = self._record
-        return (
-            self._keeps_statements
-            and record is not None
-            and getattr(record.pool._dialect, "talks_to_server", False)
-            # A pooler makes its process ids up. Linux has none above this.
-            and 0 < self._connection.get_server_pid() <= _PID_MAX  # type: ignore[attr-defined]
-        )
+        return self._keeps_statements and self.reaches_server() and not self.is_behind_pooler()
+
+    def server_pid(self) -> int:
+        """Return the process id the server, or a pooler, told at the start of the session."""
+        return int(self._connection.get_server_pid())
 
     def leave(self, *, passed_on: bool = False) -> None:
         """Roll back without waiting for the reply; what is sent next follows it on the wire.
@@ -358,28 +315,14 @@ class AsyncpgConnection(Used, AsyncAdapt_asyncpg_connection):
 
     # -- the driver's connection, in the hands of the user -------------------------------------------------------------
 
-    @property
-    def driver_connection(self) -> Any:
-        """The asyncpg connection, which knows the truth about the transaction."""
-        return self.handed_out()
-
-    def run_async(self, fn: Any) -> Any:
-        """Await what ``fn`` makes of the asyncpg connection; must run in a greenlet."""
-        driver = self.handed_out()
-        self.busy += 1
-        try:
-            return await_(fn(driver))
-        finally:
-            self.busy -= 1
-
     def handed_out(self) -> Any:
-        """Return the asyncpg connection for somebody who will use it directly."""
+        """Return the asyncpg connection, in step with the transaction, for somebody who will use it directly."""
         if self.owes_ping and in_greenlet():
             return self.pay_ping().handed_out()
         connection: Any = self._connection
         self.plain = False
         self._note_use()
-        self._leftovers.note(Leaves.FOR_GOOD, self._checkout(), in_transaction=False)
+        self.note_unseen()
         transaction = self._transaction
         if self._rider is not None and not connection.is_closed():
             if not self.tell_the_truth() and in_greenlet():
@@ -407,7 +350,7 @@ class AsyncpgConnection(Used, AsyncAdapt_asyncpg_connection):
         Cancellation: as of any query.
         """
         if not self.tell_the_truth():
-            await self.finished(self._connection._protocol.query("SELECT", None))  # type: ignore[attr-defined]
+            await self.finished(self._connection._protocol.query("SELECT", None))
 
     @contextlib.contextmanager
     def known_to_asyncpg(self) -> Iterator[None]:
@@ -426,53 +369,20 @@ class AsyncpgConnection(Used, AsyncAdapt_asyncpg_connection):
 
     # -- liveness ------------------------------------------------------------------------------------------------------
 
-    def joined(self, record: Record) -> None:
-        """Take note of the place in the pool this connection has."""
-        self._record = record
-
-    def _note_use(self) -> bool:
-        """Take note that the connection is used; return whether that is the first time in a checkout of the pool."""
-        record = self._record
-        now = untouched(record, self) if record is not None else 0
-        first = now > 0 and now != self._used_in
-        self._used_in = now
-        return first
-
     def vouches(self) -> bool:
         """Tell whether the first BEGIN of a checkout is as good as a ping: the server is lost if it is not answered."""
         return self._rider is not None and self.switches.begin_is_ping and self.isolation_level != "autocommit"
 
-    def pay_ping(self) -> AsyncpgConnection:
-        """Do the ping that was left to BEGIN; must run in a greenlet.
+    def asked_for_read_only(self) -> bool:
+        """Tell whether the user has asked for transactions that only read."""
+        return self.readonly
 
-        Returns:
-            The connection to go on with: this one, or the one that took its place.
+    def _copy_settings_to(self, other: AsyncpgConnection) -> None:
+        other.isolation_level, other._isolation_setting = self.isolation_level, self._isolation_setting
+        other.readonly, other.deferrable = self.readonly, self.deferrable
 
-        Raises:
-            BaseException: No other connection could be had.
-        """
-        self.owes_ping = False
-        return self._settings_for(checked(self._record)) if self._record is not None else self
-
-    def replaced(self, error: Exception) -> AsyncpgConnection:
-        """Return another connection for the same checkout, this one being lost; must run in a greenlet.
-
-        Raises:
-            BaseException: No other connection could be had.
-        """
-        record = self._record
-        assert record is not None
-        held: object = record.dbapi_connection
-        if held is not self:
-            self._handle_exception(error)  # another task of the same session has given the checkout up
-        return self._settings_for(another_for(record, error))
-
-    def _settings_for(self, other: AsyncpgConnection) -> AsyncpgConnection:
-        if other is not self:
-            other.isolation_level, other._isolation_setting = self.isolation_level, self._isolation_setting
-            other.readonly, other.deferrable = self.readonly, self.deferrable
-            other.owes_ping = False
-        return other
+    def _raise(self, error: Exception) -> NoReturn:
+        self._handle_exception(error)
 
     @counted
     def ping(self) -> None:
@@ -493,7 +403,7 @@ class AsyncpgConnection(Used, AsyncAdapt_asyncpg_connection):
     def peer_closed(self) -> bool:
         """Tell, without a query, whether the connection is known to be dead."""
         connection = self._connection
-        if connection.is_closed() or (self._rider is not None and self._rider.overdue(reset_bound_s(self._record))):
+        if connection.is_closed() or (self._rider is not None and self._rider.overdue(reset_bound_s(self.record))):
             return True
         transport = getattr(connection, "_transport", None)
         socket = transport.get_extra_info("socket") if transport is not None else None
@@ -520,7 +430,7 @@ class AsyncpgConnection(Used, AsyncAdapt_asyncpg_connection):
         """
         self._transaction = None
         if "stopping what was given up" not in self.lacks:
-            begin_to_stop(self._connection, self._record)
+            begin_to_stop(self._connection, self.record)
         self.abort()
 
     @property
@@ -553,7 +463,7 @@ class AsyncpgConnection(Used, AsyncAdapt_asyncpg_connection):
         if status != "SELECT 1":
             raise ConnectionError(NOT_PROVEN)
         self._transaction = None
-        self._leftovers.rolled_back()
+        self.leftovers.rolled_back()
         if hasattr(self, "_started"):  # SQLAlchemy 2.0
             setattr(self, "_started", False)  # noqa: B010 - a name the type checker does not know
 

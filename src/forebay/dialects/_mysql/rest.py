@@ -8,13 +8,11 @@ an OK packet: after a commit or rollback, or a statement without rows.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from forebay._sqlalchemy.greenlets import await_
-from forebay.dialects._use import Used, checked, counted
-
-if TYPE_CHECKING:
-    from forebay._sqlalchemy.pool_entry import Record
+from forebay.dialects._adapter import PooledConnection, pooled
+from forebay.dialects._use import checked, counted
 
 __all__ = ["RestingConnection", "RestingDialect", "WatchedCursor"]
 
@@ -111,27 +109,25 @@ class WatchedStream(WatchedCursor):
             self._cursor = None
 
 
-class RestingConnection(Used):
+class RestingConnection(PooledConnection):
     """Mixin in front of a connection of SQLAlchemy's.
 
     Attributes:
         unsure: A statement has been run since the last answer that told the status of the session.
         failed: The last statement failed, or was cut off; there may be a transaction the server said nothing of.
-        handed_out_in: The checkout in which the user got at the driver's connection; 0 for none, -1 outside of our
-            pool.
-        record: The place in the pool.
+        handed_out_in: The checkout in which the user got at the driver's connection; 0 outside of our pool, None for
+            none.
         connect_again: Opens another connection of the driver's, with the same arguments; None if that is not known.
     """
 
+    knows_its_socket = True
+    stops_on_request = True
+
     unsure = True
     failed = False
-    busy = 0
-    lease = 0
-    handed_out_in = 0
-    record: Record | None = None
+    handed_out_in: int | None = None
     #: Opens another connection of the driver's to the same place.
     connect_again: Callable[[], Awaitable[Any]] | None = None
-    _connection: Any
     _execute_mutex: Any
     _handle_exception: Any
     _cursor_cls: Any
@@ -142,13 +138,9 @@ class RestingConnection(Used):
         # SQLAlchemy before 2.0.42 does not look at these two.
         return self._ss_cursor_cls(self) if server_side else self._cursor_cls(self)
 
-    def joined(self, record: Record) -> None:
-        """Take note of the place in the pool this connection has."""
-        self.record = record
-
     def handed_out(self) -> Any:
         """Return the driver's connection for somebody who will use it directly, unseen."""
-        self.handed_out_in = self._checkout()
+        self.handed_out_in = self.checkout()
         return self._connection
 
     def _transport_or_writer(self) -> Any:
@@ -189,14 +181,9 @@ class RestingConnection(Used):
         finally:
             other.close()
 
-    def _checkout(self) -> int:
-        record = self.record
-        slot = record.slot if record is not None and record.dbapi_connection is self else None
-        return -1 if slot is None else int(slot.uses)
-
     def at_rest(self) -> bool:
         """Tell, without a query, whether no transaction is open, so that a rollback would do nothing."""
-        if self.failed or (self.handed_out_in and self.handed_out_in in (-1, self._checkout())):
+        if self.failed or (self.handed_out_in is not None and self.handed_out_in in (0, self.checkout())):
             return False
         status = getattr(self._connection, "server_status", None)
         if status is None or status & _IN_TRANSACTION or _has_unread(self._connection) is not False:
@@ -249,18 +236,6 @@ class RestingConnection(Used):
         """Ask the server for an answer; must run in a greenlet."""
         super().ping(reconnect)  # type: ignore[misc]  # the connection's
 
-    def may_leave(self) -> bool:
-        """Tell that no transaction can be ended without waiting: MySQL answers one command at a time."""
-        return False
-
-    def leave(self, *, passed_on: bool = False) -> None:
-        """Never called: see :meth:`may_leave`.
-
-        Raises:
-            AssertionError: Always.
-        """
-        raise AssertionError("BUG: a MySQL transaction cannot be left without waiting")
-
 
 def _has_unread(driver: Any) -> bool | None:
     """Tell whether rows of a stream are still to come on the driver's connection; None if it does not say."""
@@ -273,14 +248,9 @@ def _has_unread(driver: Any) -> bool | None:
 class RestingDialect:
     """Mixin in front of a dialect of SQLAlchemy's."""
 
-    def get_driver_connection(self, connection: Any) -> Any:
-        """Return the driver's connection, and expect it to be used."""
-        handed_out = getattr(connection, "handed_out", None)
-        return connection._connection if handed_out is None else handed_out()
-
     def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
         """Set the isolation level of the session; the COMMIT SQLAlchemy sends after it is left out at rest."""
-        if level == "AUTOCOMMIT" or not getattr(dbapi_connection, "at_rest", bool)():
+        if level == "AUTOCOMMIT" or not pooled(dbapi_connection).at_rest():
             super().set_isolation_level(dbapi_connection, level)  # type: ignore[misc]  # the dialect's
             return
         dbapi_connection.autocommit(False)

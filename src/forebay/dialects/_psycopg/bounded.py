@@ -10,7 +10,7 @@ import socket
 from collections.abc import Generator
 from typing import Any
 
-from forebay.dialects._psycopg.groups import answer_on
+from forebay.dialects._psycopg.groups import Bounded, answer_on
 from forebay.dialects._psycopg.parts import PARTS
 
 __all__ = ["bounded", "hang_up"]
@@ -38,7 +38,7 @@ def bounded(stock: Any) -> Any:
     from psycopg import OperationalError, generators
     from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
-    class BoundedAsyncConnection(stock):  # type: ignore[misc]  # a class known only at run time
+    class BoundedAsyncConnection(Bounded, stock):  # type: ignore[misc]  # a class known only at run time
         _watchdog: asyncio.TimerHandle | None = None
         #: When a ROLLBACK was sent whose answer has not been read, by the loop's clock; libpq is in pipeline mode then.
         left_at: float | None = None

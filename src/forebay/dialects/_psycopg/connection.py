@@ -10,27 +10,26 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy.dialects.postgresql.psycopg import AsyncAdapt_psycopg_connection
 
-from forebay._sqlalchemy.exchanging import another_for, checked, ping_bound_s, reset_bound_s, untouched
+from forebay._sqlalchemy.exchanging import reset_bound_s
 from forebay._sqlalchemy.greenlets import await_, in_greenlet
-from forebay.dialects._adapter import socket_hung_up
+from forebay.dialects._adapter import PooledConnection, socket_hung_up
 from forebay.dialects._again import LostEarly, sent_again_if_lost
 from forebay.dialects._asyncpg.reads import only_reads
 from forebay.dialects._leftovers import NOT_PROVEN, Leaves, Leftovers, left_by, proof_of_rest
+from forebay.dialects._postgresql.connection import PostgresqlConnection
 from forebay.dialects._psycopg.bounded import hang_up
 from forebay.dialects._psycopg.cursors import PsycopgCursor, PsycopgStream
+from forebay.dialects._psycopg.groups import is_bounded
 from forebay.dialects._psycopg.parts import lacking
 from forebay.dialects._psycopg.riding import Beginning, can_ride, may_ride
 from forebay.dialects._psycopg.statements import Unprepared, manager_class
 from forebay.dialects._psycopg.streams import can_stream, fetched, opened
-from forebay.dialects._use import Used, counted
+from forebay.dialects._use import counted
 from forebay.dialects.switches import Switches
-
-if TYPE_CHECKING:
-    from forebay._sqlalchemy.pool_entry import Record
 
 __all__ = ["PlainPsycopgConnection", "PsycopgConnection"]
 
@@ -46,15 +45,15 @@ _IN_GROUP = (Beginning.riding, Beginning.streaming)
 _PLAIN_NAME = re.compile(r"\w{1,63}", re.ASCII)
 
 
-class PlainPsycopgConnection(AsyncAdapt_psycopg_connection):
+class PlainPsycopgConnection(AsyncAdapt_psycopg_connection, PooledConnection):
     """SQLAlchemy's own adapter, for a psycopg without the parts ours needs; what the pool asks goes by public names."""
 
-    __slots__ = ()
+    knows_its_socket = True
 
     def peer_closed(self) -> bool:
         """Tell, without a query, whether the connection is known to be dead."""
         connection: Any = self._connection
-        return connection.closed or socket_hung_up(connection.pgconn.socket)
+        return bool(connection.closed) or socket_hung_up(connection.pgconn.socket)
 
     def abort(self) -> None:
         """Shut the socket down; who waits for an answer gets an error."""
@@ -70,51 +69,43 @@ class PlainPsycopgConnection(AsyncAdapt_psycopg_connection):
             self.abort()
 
 
-class PsycopgConnection(Used, AsyncAdapt_psycopg_connection):
+class PsycopgConnection(PostgresqlConnection, AsyncAdapt_psycopg_connection):
     """One psycopg connection as SQLAlchemy's engine sees it.
 
     Attributes:
-        lacks: The features this connection cannot have, for want of a private name of psycopg's.
-        plain: The transaction under way was begun by us and has done nothing but read.
-        switches: Which features this connection has.
-        owes_ping: The pool left its pre-ping to the first BEGIN of this checkout, which has not come yet.
         tuples_ok: libpq's status of a result with rows.
     """
 
     __slots__ = (
         "_fastest_s",
         "_handed_in",
-        "_leftovers",
-        "_record",
         "_set_aside",
         "_unprepared",
-        "_used_in",
-        "busy",
         "lacks",
-        "lease",
-        "owes_ping",
+        "leftovers",
         "plain",
         "switches",
         "tuples_ok",
     )
 
+    @property
+    def comes_clean(self) -> bool:
+        """Whether :meth:`come_clean` knows how: always."""
+        return True
+
     def __init__(self, *args: Any) -> None:
         from psycopg.pq import ExecStatus
 
         super().__init__(*args)
-        self.busy = self.lease = 0
         self.switches = Switches()
         self.lacks = lacking(self._connection)
         self._unprepared: Unprepared | None = None
         self._set_aside = False
-        self._leftovers = Leftovers()
+        self.leftovers = Leftovers()
         self.plain = False
-        self.owes_ping = False
         self.tuples_ok = ExecStatus.TUPLES_OK
         self._fastest_s: float | None = None
-        self._record: Record | None = None
-        # The checkout in which it was used last, and the one in which the user got the psycopg connection itself.
-        self._used_in = 0
+        # The checkout in which the user got the psycopg connection itself.
         self._handed_in = 0
 
     def interface_error(self) -> type[Exception]:
@@ -157,12 +148,13 @@ class PsycopgConnection(Used, AsyncAdapt_psycopg_connection):
         connection: Any = self._connection
         if self._unprepared is not None:
             connection._prepared.clear()
-            if not self._reaches_server():
+            if not self.reaches_server():
                 self._unprepared.add(text)
 
-    def _reaches_server(self) -> bool:
-        record = self._record
-        return record is not None and getattr(record.pool._dialect, "talks_to_server", False)
+    def server_pid(self) -> int:
+        """Return the process id the server, or a pooler, told at the start of the session."""
+        connection: Any = self._connection
+        return int(connection.pgconn.backend_pid)
 
     # -- transactions --------------------------------------------------------------------------------------------------
 
@@ -261,7 +253,7 @@ class PsycopgConnection(Used, AsyncAdapt_psycopg_connection):
         if self._leaves_begin_to_psycopg():
             self._note_use()
             return self
-        adapted = self if self.begins_now() else self.ready()
+        adapted = self if self.begins_now() else self.pay_ping()
 
         def begin() -> None:
             if adapted.begins_now():
@@ -295,8 +287,7 @@ class PsycopgConnection(Used, AsyncAdapt_psycopg_connection):
     async def _begin(self, how: Any, *statement: Any) -> None:
         connection: Any = self._connection
         first = self._note_use()
-        record, vouched = self._record, first and self.switches.begin_is_ping
-        bound_s = ping_bound_s(record) if vouched and record is not None else None
+        bound_s = self._ping_bound_s(first)
         self.owes_ping = False
         beginning = Beginning(connection, bound_s)
         try:
@@ -305,7 +296,7 @@ class PsycopgConnection(Used, AsyncAdapt_psycopg_connection):
                     # For the answer to a ROLLBACK before it; the rest it does by itself.
                     beginning.begin_watch()
                 # A statement sent with its BEGIN reads the answer to a ROLLBACK before it by itself.
-                behind = {"behind_left": False} if how in _IN_GROUP and hasattr(connection, "left_at") else {}
+                behind = {"behind_left": False} if how in _IN_GROUP and is_bounded(connection) else {}
                 await connection.wait(how(beginning, *statement), **behind)
         except BaseException as error:
             unseen = self.plain and bound_s is not None
@@ -333,14 +324,14 @@ class PsycopgConnection(Used, AsyncAdapt_psycopg_connection):
             else:
                 self._forget_unclosed()
                 super().rollback()
-        self._leftovers.rolled_back()
+        self.leftovers.rolled_back()
         self.plain = False
 
     @counted
     def commit(self) -> None:
         """Commit; with no transaction open that is nothing, and needs no greenlet."""
         if not self.at_rest():
-            self._leftovers.committing(self._checkout())
+            self.leftovers.committing(self.checkout())
             self._forget_unclosed()
             super().commit()
         self.plain = False
@@ -348,7 +339,7 @@ class PsycopgConnection(Used, AsyncAdapt_psycopg_connection):
     def _forget_unclosed(self) -> None:
         # The end of the transaction closes them.
         connection: Any = self._connection
-        if getattr(connection, "unclosed", ()):
+        if is_bounded(connection):
             connection.unclosed = ()
 
     def at_rest(self) -> bool:
@@ -368,12 +359,13 @@ class PsycopgConnection(Used, AsyncAdapt_psycopg_connection):
         return not self.busy and not connection.lock.locked() and connection._pipeline is None and self.at_rest()
 
     def _has_left(self) -> bool:
-        return getattr(self._connection, "left_at", None) is not None
+        connection: Any = self._connection
+        return is_bounded(connection) and connection.left_at is not None
 
     def may_leave(self) -> bool:
         """Tell whether the transaction has only read, and :meth:`leave` can end it."""
         # PgBouncer 1.18 takes the session away at the answer to a ROLLBACK, though what follows has been sent.
-        return self._has_only_read() and self._reaches_server()
+        return self._has_only_read() and self.reaches_server()
 
     def _has_only_read(self) -> bool:
         from psycopg import capabilities
@@ -383,8 +375,8 @@ class PsycopgConnection(Used, AsyncAdapt_psycopg_connection):
         return (
             self.plain
             and self.switches.rollback_without_wait
-            and hasattr(connection, "left_at")
-            and self._handed_in != self._checkout()
+            and is_bounded(connection)
+            and self._handed_in != self.checkout()
             and connection.pgconn.transaction_status == TransactionStatus.INTRANS
             and connection._pipeline is None
             and not connection._num_transactions
@@ -433,18 +425,18 @@ class PsycopgConnection(Used, AsyncAdapt_psycopg_connection):
     @counted
     def tpc_begin(self, xid: Any) -> Any:
         """Begin a two-phase transaction; must run in a greenlet."""
-        return AsyncAdapt_psycopg_connection.tpc_begin(self.ready(), xid)  # type: ignore[no-untyped-call]
+        return AsyncAdapt_psycopg_connection.tpc_begin(self.pay_ping(), xid)  # type: ignore[no-untyped-call]
 
     @counted
     def tpc_prepare(self) -> Any:
         """End the first phase of a two-phase transaction; must run in a greenlet."""
-        self._leftovers.committing(self._checkout())
+        self.leftovers.committing(self.checkout())
         return super().tpc_prepare()  # type: ignore[no-untyped-call]
 
     @counted
     def tpc_commit(self, xid: Any = None) -> Any:
         """Commit a two-phase transaction; must run in a greenlet."""
-        self._leftovers.committing(self._checkout())
+        self.leftovers.committing(self.checkout())
         return super().tpc_commit(xid)  # type: ignore[no-untyped-call]
 
     @counted
@@ -464,15 +456,7 @@ class PsycopgConnection(Used, AsyncAdapt_psycopg_connection):
         leaves = left_by(query) if isinstance(query, str) else Leaves.FOR_GOOD
         if leaves:
             connection: Any = self._connection
-            self._leftovers.note(leaves, self._checkout(), in_transaction=not connection._autocommit)
-
-    def note_unseen(self) -> None:
-        """Take note that what is executed from here on in this checkout is not seen."""
-        self._leftovers.note(Leaves.FOR_GOOD, self._checkout(), in_transaction=False)
-
-    def leaves_something(self) -> bool:
-        """Tell whether this checkout may have left something in the session that a ROLLBACK does not undo."""
-        return self._leftovers.of(self._checkout())
+            self.leftovers.note(leaves, self.checkout(), in_transaction=not connection._autocommit)
 
     def add_notice_handler(self, handler: Any) -> None:
         """Have ``handler`` called with what the server has to say."""
@@ -491,33 +475,19 @@ class PsycopgConnection(Used, AsyncAdapt_psycopg_connection):
     # -- the driver's connection, in the hands of the user -------------------------------------------------------------
 
     @property
-    def driver_connection(self) -> Any:
-        """The psycopg connection."""
-        return self.handed_out()
-
-    @property
     def info(self) -> Any:
         """psycopg's facts about the connection."""
         self.settle()
         connection: Any = self._connection
         return connection.info
 
-    def run_async(self, fn: Any) -> Any:
-        """Await what ``fn`` makes of the psycopg connection; must run in a greenlet."""
-        driver = self.handed_out()
-        self.busy += 1
-        try:
-            return await_(fn(driver))
-        finally:
-            self.busy -= 1
-
     def handed_out(self) -> Any:
         """Return the psycopg connection for somebody who will use it directly."""
-        adapted = self.ready() if in_greenlet() else self
+        adapted = self.pay_ping() if in_greenlet() else self
         adapted.plain = False
         adapted._note_use()
         adapted.note_unseen()
-        adapted._handed_in = adapted._checkout()
+        adapted._handed_in = adapted.checkout()
         adapted.settle()
         return adapted._connection
 
@@ -540,86 +510,33 @@ class PsycopgConnection(Used, AsyncAdapt_psycopg_connection):
 
     # -- liveness ------------------------------------------------------------------------------------------------------
 
-    def joined(self, record: Record) -> None:
-        """Take note of the place in the pool this connection has."""
-        self._record = record
-
-    def _checkout(self) -> int:
-        record = self._record
-        slot = record.slot if record is not None and record.dbapi_connection is self else None
-        return 0 if slot is None else int(slot.uses)
-
-    def _note_use(self) -> bool:
-        """Take note that the connection is used; return whether that is the first time in a checkout of the pool."""
-        record = self._record
-        now = untouched(record, self) if record is not None else 0
-        first = now > 0 and now != self._used_in
-        self._used_in = now
-        return first
-
     def vouches(self) -> bool:
         """Tell whether the first BEGIN of a checkout is as good as a ping: the server is lost if it is not answered."""
         connection: Any = self._connection
         return self.switches.begin_is_ping and not connection._autocommit
 
-    def ready(self) -> PsycopgConnection:
-        """Do the ping that was left to a BEGIN, if none is going to be sent; must run in a greenlet then.
+    def asked_for_read_only(self) -> bool:
+        """Tell whether the user has asked for transactions that only read."""
+        connection: Any = self._connection
+        return bool(connection.read_only)
 
-        Returns:
-            The connection to go on with: this one, or the one that took its place.
-
-        Raises:
-            BaseException: No other connection could be had.
-        """
-        if not self.owes_ping:
-            return self
-        return self.pay_ping()
-
-    def pay_ping(self) -> PsycopgConnection:
-        """Do the ping that was left to BEGIN; must run in a greenlet.
-
-        Returns:
-            The connection to go on with: this one, or the one that took its place.
-
-        Raises:
-            BaseException: No other connection could be had.
-        """
-        self.owes_ping = False
-        return self._settings_for(checked(self._record)) if self._record is not None else self
-
-    def replaced(self, error: Exception) -> PsycopgConnection:
-        """Return another connection for the same checkout, this one being lost; must run in a greenlet.
-
-        Raises:
-            BaseException: No other connection could be had.
-        """
-        record = self._record
-        assert record is not None
-        held: object = record.dbapi_connection
-        if held is not self:
-            raise error  # another task of the same session has given the checkout up
-        return self._settings_for(another_for(record, error))
-
-    def _settings_for(self, other: PsycopgConnection) -> PsycopgConnection:
-        if other is not self:
-            ours: Any = self._connection
-            theirs: Any = other._connection
-            for name in ("autocommit", "isolation_level", "read_only", "deferrable"):
-                if getattr(theirs, name) != getattr(ours, name):
-                    await_(getattr(theirs, f"set_{name}")(getattr(ours, name)))
-            other.owes_ping = False
-        return other
+    def _copy_settings_to(self, other: PsycopgConnection) -> None:
+        ours: Any = self._connection
+        theirs: Any = other._connection
+        for name in ("autocommit", "isolation_level", "read_only", "deferrable"):
+            if getattr(theirs, name) != getattr(ours, name):
+                await_(getattr(theirs, f"set_{name}")(getattr(ours, name)))
 
     def peer_closed(self) -> bool:
         """Tell, without a query, whether the connection is known to be dead."""
         connection: Any = self._connection
-        return connection.closed or socket_hung_up(connection.pgconn.socket) or self._overdue()
+        return bool(connection.closed) or socket_hung_up(connection.pgconn.socket) or self._overdue()
 
     def _overdue(self) -> bool:
         connection: Any = self._connection
         if not self._has_left():
             return False
-        if asyncio.get_running_loop().time() - connection.left_at <= reset_bound_s(self._record):
+        if asyncio.get_running_loop().time() - connection.left_at <= reset_bound_s(self.record):
             return False
         from psycopg import Error
 
@@ -710,7 +627,7 @@ class PsycopgConnection(Used, AsyncAdapt_psycopg_connection):
         # connection.
         if row is None or not self.at_rest():
             raise ConnectionError(NOT_PROVEN)
-        self._leftovers.rolled_back()
+        self.leftovers.rolled_back()
 
 
 def _nothing() -> Generator[Any, Any, None]:

@@ -59,7 +59,7 @@ class PsycopgCursor:
         if self.lease != adapted.lease:
             refuse(adapted)
         if not adapted.begins_now():
-            self._go_on_with(adapted.ready())
+            self._go_on_with(adapted.pay_ping())
         try:
             return sent_again_if_lost(lambda: self._execute_once(query, params, kw), self._go_on_without)
         except LostEarly as lost:

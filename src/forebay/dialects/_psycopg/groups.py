@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-__all__ = ["Command", "answer_on", "in_one_group", "raise_for", "started"]
+__all__ = ["Bounded", "Command", "answer_on", "in_one_group", "is_bounded", "raise_for", "started"]
 
 #: Hands one command to libpq.
 Command = Callable[[], None]
+
+
+class Bounded:
+    """Marks psycopg connections of ours: of the class made in ``bounded.py``, which is known only at run time."""
+
+
+def is_bounded(connection: Any) -> bool:
+    """Tell whether a psycopg connection is of our class, and not of one that the user's creator brought."""
+    return isinstance(connection, Bounded)
 
 
 def in_one_group(
@@ -37,7 +46,7 @@ def in_one_group(
 
     connection._check_connection_ok()
     pgconn = connection.pgconn
-    left = getattr(connection, "left_at", None) is not None
+    left = is_bounded(connection) and connection.left_at is not None
     if not left:
         pgconn.enter_pipeline_mode()
     wrong: Error | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-from forebay.dialects._psycopg.groups import in_one_group, raise_for, started
+from forebay.dialects._psycopg.groups import in_one_group, is_bounded, raise_for, started
 
 __all__ = ["can_stream", "fetched", "opened"]
 
@@ -21,7 +21,7 @@ def can_stream(connection: Any) -> bool:
     return (
         connection.cursor_factory is AsyncCursor
         and connection.server_cursor_factory is AsyncServerCursor
-        and hasattr(connection, "unclosed")
+        and is_bounded(connection)
         and connection._pipeline is None
     )
 

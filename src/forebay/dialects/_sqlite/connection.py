@@ -5,20 +5,17 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
 
 from forebay._sqlalchemy.greenlets import await_
-from forebay.dialects._leftovers import Leaves, Leftovers
+from forebay.dialects._leftovers import Leftovers, NotesLeftovers
 from forebay.dialects._sqlite.cursors import SqliteCursor, SqliteServerSideCursor
 from forebay.dialects._sqlite.options import SqliteOptions
 from forebay.dialects._sqlite.settings import left_by
 from forebay.dialects._sqlite.thread import ConnectionThread
-from forebay.dialects._use import Used, counted
-
-if TYPE_CHECKING:
-    from forebay._sqlalchemy.pool_entry import Record
+from forebay.dialects._use import counted
 
 __all__ = ["SqliteConnection"]
 
@@ -29,7 +26,7 @@ _NOT_IN_TRANSACTION = re.compile(
 )
 
 
-class SqliteConnection(Used, AsyncAdapt_aiosqlite_connection):
+class SqliteConnection(NotesLeftovers, AsyncAdapt_aiosqlite_connection):
     """One aiosqlite connection as SQLAlchemy's engine sees it.
 
     Attributes:
@@ -42,32 +39,30 @@ class SqliteConnection(Used, AsyncAdapt_aiosqlite_connection):
         "_aborted",
         "_begin_due",
         "_left",
-        "_leftovers",
-        "_record",
-        "busy",
-        "lease",
+        "leftovers",
         "plain",
         "rolls_back_without_wait",
         "thread",
     )
 
+    knows_its_socket = True
+
+    @property
+    def comes_clean(self) -> bool:
+        """Whether :meth:`come_clean` knows how: always."""
+        return True
+
     def __init__(self, dbapi: Any, connection: Any) -> None:
         super().__init__(dbapi, connection)
-        self.busy = self.lease = 0
         self.thread = ConnectionThread(connection)
         # The text of the BEGIN that goes in front of the next statement.
         self._begin_due: str | None = None
         # A ROLLBACK that nobody waits for has not been done yet.
         self._left = False
         self._aborted = False
-        self._record: Record | None = None
-        self._leftovers = Leftovers()
+        self.leftovers = Leftovers()
         self.plain = False
         self.rolls_back_without_wait = True
-
-    def joined(self, record: Record) -> None:
-        """Take note of the place in the pool this connection has."""
-        self._record = record
 
     def cursor(self, server_side: bool = False) -> Any:
         """Return a cursor, or one that reads in batches."""
@@ -84,7 +79,7 @@ class SqliteConnection(Used, AsyncAdapt_aiosqlite_connection):
         """
         leaves = left_by(operation)
         if leaves:
-            self._leftovers.note(leaves, self._checkout(), in_transaction=False)
+            self.leftovers.note(leaves, self.checkout(), in_transaction=False)
         begin = self._begin_due
         if begin is None:
             if self.plain and not _only_reads(operation):
@@ -109,7 +104,7 @@ class SqliteConnection(Used, AsyncAdapt_aiosqlite_connection):
 
     def stream_begins(self) -> None:
         """Have what is not read to its end closed when the checkout ends: it would keep its lock on the file."""
-        record = self._record
+        record = self.record
         if record is not None and record.dbapi_connection is self and self._end_streams not in record.finalize_callback:
             record.finalize_callback.append(self._end_streams)
 
@@ -131,38 +126,14 @@ class SqliteConnection(Used, AsyncAdapt_aiosqlite_connection):
 
     # -- what a caller leaves in the session ---------------------------------------------------------------------------
 
-    def _checkout(self) -> int:
-        record = self._record
-        slot = record.slot if record is not None and record.dbapi_connection is self else None
-        return 0 if slot is None else int(slot.uses)
-
-    def leaves_something(self) -> bool:
-        """Tell whether this checkout may have left something in the session that a ROLLBACK does not undo."""
-        return self._leftovers.of(self._checkout())
-
     def create_function(self, *args: Any, **kw: Any) -> None:
         """Make a function of Python's one of SQL's, for as long as the connection is open; must run in a greenlet."""
         self.handed_out()
         super().create_function(*args, **kw)
 
-    @property
-    def driver_connection(self) -> Any:
-        """The aiosqlite connection."""
-        return self.handed_out()
-
-    def run_async(self, fn: Any) -> Any:
-        """Await what ``fn`` makes of the aiosqlite connection; must run in a greenlet."""
-        driver = self.handed_out()
-        self.busy += 1
-        try:
-            return await_(fn(driver))
-        finally:
-            self.busy -= 1
-
-    def handed_out(self) -> Any:
-        """Return the aiosqlite connection for somebody who will use it directly, unseen."""
-        self._leftovers.note(Leaves.FOR_GOOD, self._checkout(), in_transaction=False)
-        return self._connection
+    def interface_error(self) -> type[Exception]:
+        """Return ``sqlite3.InterfaceError``: SQLAlchemy's module for aiosqlite has some of the errors only."""
+        return sqlite3.InterfaceError
 
     # -- transactions --------------------------------------------------------------------------------------------------
 

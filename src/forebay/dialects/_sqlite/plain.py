@@ -6,15 +6,14 @@ from typing import Any
 
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
 
+from forebay.dialects._adapter import PooledConnection
 from forebay.dialects._sqlite.options import SqliteOptions
 
 __all__ = ["PlainSqliteConnection"]
 
 
-class PlainSqliteConnection(AsyncAdapt_aiosqlite_connection):
+class PlainSqliteConnection(AsyncAdapt_aiosqlite_connection, PooledConnection):
     """One aiosqlite connection as SQLAlchemy has it; what the dialect's options ask for is done in SQL."""
-
-    __slots__ = ("_begin_due",)
 
     def __init__(self, dbapi: Any, connection: Any) -> None:
         super().__init__(dbapi, connection)
