@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -336,3 +337,74 @@ def test_the_core_of_the_pool_rolls_no_dice_of_its_own() -> None:
     assert not [
         item for item in IMPORTS if item.file.startswith("pool/_core/") and item.module == "random" and item.name
     ]
+
+
+# What is looked for by name on an object of SQLAlchemy's, a driver's or the user's, and whose name it is.
+LOOKED_FOR = {
+    ("_sqlalchemy/adapting.py", "create"): "SQLAlchemy 2.1's adapters",
+    ("_sqlalchemy/connecting.py", "orig"): "SQLAlchemy's wrappers of errors",
+    ("_sqlalchemy/greenlets.py", "await_"): "SQLAlchemy 2.1",
+    ("_sqlalchemy/hinting.py", "__notes__"): "Python's exceptions",
+    ("_sqlalchemy/hinting.py", "orig"): "SQLAlchemy's wrappers of errors",
+    ("_sqlalchemy/missing_greenlet.py", "_AttributeImpl"): "SQLAlchemy 2.1",
+    ("_sqlalchemy/pool_errors.py", "Error"): "a DBAPI module's",
+    (
+        "_sqlalchemy/pool_errors.py",
+        "loaded_dbapi",
+    ): "SQLAlchemy's dialects; what stands for none has none",
+    ("_sqlalchemy/pool_errors.py", "sqlstate"): "drivers' errors",
+    ("_sqlalchemy/pool_loops.py", "register_at_fork"): "the operating system",
+    ("_sqlalchemy/pooled_dialect.py", "dbapi"): "SQLAlchemy's dialects; one made without a driver has none",
+    ("_sqlalchemy/pooled_dialect.py", "sqlstate"): "drivers' errors",
+    ("_sqlalchemy/task_echo.py", "binds"): "SQLAlchemy 2.1's sessions",
+    ("_sqlalchemy/time_limits.py", "_adapt_connection"): "SQLAlchemy's cursors; the user's own has none",
+    ("_sqlalchemy/time_limits.py", "server_side"): "SQLAlchemy's cursors; the user's own has none",
+    ("dialects/_adapter.py", "terminate"): "SQLAlchemy's adapters, in the one function that asks what is none of ours",
+    ("pool/shell.py", "CLOCK_BOOTTIME"): "the operating system",
+}
+
+
+@functools.cache
+def _looked_for() -> frozenset[tuple[str, str]]:
+    """Return file and name of each attribute that ``getattr`` or ``hasattr`` looks for by its name in quotes."""
+    found = set()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in ("getattr", "hasattr")
+                and isinstance(node.args[1], ast.Constant)
+            ):
+                found.add((path.relative_to(PACKAGE).as_posix(), str(node.args[1].value)))
+    return frozenset(found)
+
+
+def _contract() -> set[str]:
+    """Return every name of the contract for drivers, on the source."""
+    tree = ast.parse((PACKAGE / "dialects" / "_adapter.py").read_text(encoding="utf-8"))
+    names = set()
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            for member in node.body:
+                if isinstance(member, ast.FunctionDef | ast.AsyncFunctionDef):
+                    names.add(member.name)
+                elif isinstance(member, ast.AnnAssign):
+                    names.add(ast.unparse(member.target))
+    return {name for name in names if not name.startswith("_")}
+
+
+def test_no_adapter_is_probed_for_what_it_can_do() -> None:
+    """Goal: a misspelt name is an error, and loses no safety in silence. Method: the names of the contract for drivers,
+    on the source of everything.
+    """
+    contract = _contract()
+    assert {"proven", "peer_closed", "come_clean", "begin_is_ping", "switches"} <= contract
+    assert {one for one in _looked_for() if one[1] in contract} - set(LOOKED_FOR) == set()
+
+
+def test_what_pool_and_seam_look_for_by_name_is_somebody_elses() -> None:
+    """Goal: the same where the rules of the pool meet SQLAlchemy. Method: every such look there is listed, and used."""
+    here = {one for one in _looked_for() if one[0].split("/")[0] in ("_sqlalchemy", "pool")}
+    assert here == {one for one in LOOKED_FOR if one[0].split("/")[0] in ("_sqlalchemy", "pool")}
+    assert set(LOOKED_FOR) <= _looked_for()

@@ -14,6 +14,8 @@ from typing import Any
 from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
+
 
 def stdout() -> Console:
     """Return the console for reports."""
@@ -50,7 +52,7 @@ def pool_facts(engine: AsyncEngine) -> dict[str, Any]:
     """Return the pool's status line and, when the pool offers them, its statistics as plain data."""
     pool: Any = engine.pool
     facts: dict[str, Any] = {"class": type(pool).__name__, "status": pool.status()}
-    if hasattr(pool, "statistics"):
+    if isinstance(pool, AsyncAdaptedQueuePool):
         facts["statistics"] = plain(pool.statistics())
     return facts
 

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_cursor
 from sqlalchemy.dialects import registry
 
 import forebay
@@ -26,8 +27,9 @@ import forebay.pool.shell
 from forebay._sqlalchemy.greenlets import await_
 from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
-from forebay.dialects._adapter import PooledConnection, PooledModule
-from forebay.dialects._use import counted
+from forebay.dialects._adapter import PooledModule
+from forebay.dialects._leftovers import Leftovers, NotesLeftovers
+from forebay.dialects._use import checked, counted
 from forebay.pool._core.invariants import CheckedCore, check
 from forebay.testing.fake_dialect import FakeDialect, _AdaptedConnection, _Module
 from forebay.testing.fake_driver import ConnectionLost, FakeConnection, FakeDatabase
@@ -83,14 +85,37 @@ class PooledDatabase(FakeDatabase):
         return droppable
 
 
-class FakePooledConnection(PooledConnection, _AdaptedConnection):
+class _PooledCursor(AsyncAdapt_dbapi_cursor):
+    """A cursor that counts itself, and refuses past its lease."""
+
+    def __init__(self, adapt_connection: Any) -> None:
+        self.lease = adapt_connection.lease
+        super().__init__(adapt_connection)
+
+    @checked
+    def execute(self, operation: Any, parameters: Any = None) -> Any:
+        return super().execute(operation, parameters)
+
+    @checked
+    def executemany(self, operation: Any, seq_of_parameters: Any) -> Any:
+        return super().executemany(operation, seq_of_parameters)
+
+
+class FakePooledConnection(NotesLeftovers, _AdaptedConnection):
     """SQLAlchemy's face of a fake connection, with what our adapters have besides."""
 
     knows_its_socket = True
 
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.leftovers = Leftovers()
+
     @property
     def comes_clean(self) -> bool:
         return True
+
+    def cursor(self, server_side: bool = False) -> Any:
+        return _PooledCursor(self)
 
     def peer_closed(self) -> bool:
         return bool(self._connection.is_closed())
@@ -110,9 +135,6 @@ class FakePooledConnection(PooledConnection, _AdaptedConnection):
     def commit(self) -> None:
         if not self.at_rest():
             super().commit()
-
-    def leaves_something(self) -> bool:
-        return False
 
     def abort(self) -> None:
         self._connection.terminate()

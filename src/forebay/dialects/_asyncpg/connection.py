@@ -428,7 +428,9 @@ class AsyncpgConnection(PostgresqlConnection, AsyncAdapt_asyncpg_connection):
 
         A query that a cancelled caller has given up is stopped on the server all the same.
         """
-        self._transaction = None
+        if not self.busy:
+            # Else who waits is told: that BEGIN was answered keeps the statement from being sent again.
+            self._transaction = None
         if "stopping what was given up" not in self.lacks:
             begin_to_stop(self._connection, self.record)
         self.abort()

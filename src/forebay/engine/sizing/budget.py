@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool, StaticPool
 
+from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
 from forebay.engine.sizing.formula import WARN_SHARE, Budget, by_reserve
 from forebay.engine.sizing.server import ServerLimits, read_limits
 from forebay.errors import InvalidOptionError
@@ -94,10 +95,10 @@ def _pool_of(engine: AsyncEngine) -> tuple[int, int | None]:
         return 0, None
     if isinstance(pool, StaticPool):
         return 1, 0
-    size = pool.size() if hasattr(pool, "size") else 0
-    if hasattr(pool, "statistics"):
-        limit = pool.statistics().limit
+    if isinstance(pool, AsyncAdaptedQueuePool):
+        size, limit = pool.size(), pool.statistics().limit
         return size, None if limit is None else limit - size
+    size = pool.size() if hasattr(pool, "size") else 0
     overflow = getattr(pool, "_max_overflow", -1)
     return size, None if overflow < 0 or not size else overflow
 
