@@ -163,9 +163,12 @@ def _register_dialects() -> None:
     from sqlalchemy.dialects import registry
     from sqlalchemy.exc import NoSuchModuleError
 
-    from forebay.dialects._registry import adapted_dialect_for, adapted_names
+    from forebay import drivers
+    from forebay.dialects._registry import adapted_dialect_for
 
-    for module, name in adapted_names().values():
+    for driver_of_ours in drivers.ours():
+        assert driver_of_ours.dialect is not None
+        module, _, name = driver_of_ours.dialect.partition(":")
         ours = getattr(import_module(module), name)
         stock = next(base for base in ours.__mro__ if not is_ours(base))
         # psycopg's name is the synchronous dialect's, which stays; the other one is called psycopg_async.
@@ -184,10 +187,11 @@ def _register_dialects() -> None:
 
 def _dialect_layer_classes() -> Iterator[type[Any]]:
     """Yield each class that makes up one of our dialects, once: dialect, DBAPI, connection, cursor."""
-    from forebay.dialects._registry import adapted_names
+    from forebay import drivers
 
     seen = set()
-    for module_name, _ in adapted_names().values():
+    for driver in drivers.ours():
+        module_name = str(driver.dialect).partition(":")[0]
         module = import_module(module_name)
         for _, cls in inspect.getmembers(module, inspect.isclass):
             # A dialect's module may have put its connection and cursors into files of their own.

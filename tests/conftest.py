@@ -15,6 +15,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from forebay.drivers import ours
 from forebay.testing.availability import require
 from forebay.testing.servers._base import free_port
 from forebay.testing.servers.mariadb import MariaDBServer
@@ -25,7 +26,7 @@ from forebay.testing.servers.postgres import PostgresServer
 hypothesis.settings.register_profile("forebay", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("forebay")
 
-DRIVERS = ("asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite")
+DRIVERS = tuple(driver.name for driver in ours())
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import forebay
+from forebay.drivers import ours
 
 PACKAGE = Path(forebay.__file__).parent
 
@@ -24,20 +25,19 @@ LAYERS: dict[str, set[str]] = {
     "forebay.dialects": set(),
     "forebay.pool": set(),
     "forebay.errors": set(),
+    "forebay.drivers": set(),
     "forebay.hints": set(),
 }
-LEAVES = {"forebay.errors"}
+LEAVES = {"forebay.errors", "forebay.drivers"}
 
-# A driver -> the one file that may import it, or a folder of that name with an underscore in front. sqlite3 is the
-# standard library's.
+# A driver's package -> the one file that may import it, or a folder of that name with an underscore in front. Psycopg
+# itself imports psycopg_binary.
 DRIVERS = {
-    "asyncpg": "dialects/asyncpg.py",
-    "psycopg": "dialects/psycopg.py",
-    "asyncmy": "dialects/asyncmy.py",
-    "aiomysql": "dialects/aiomysql.py",
-    "pymysql": "dialects/aiomysql.py",
-    "aiosqlite": "dialects/sqlite.py",
-    "sqlite3": "dialects/sqlite.py",
+    package: f"{driver.dialect.partition(':')[0].removeprefix('forebay.').replace('.', '/')}.py"
+    for driver in ours()
+    if driver.dialect is not None
+    for package in (driver.package, *driver.also)
+    if package != "psycopg_binary"
 }
 FRAMEWORKS = {
     "fastapi",
@@ -205,13 +205,15 @@ def test_the_seam_to_sqlalchemys_private_names_imports_only_below_the_engine() -
 
 
 def test_the_error_index_imports_the_standard_library_only() -> None:
-    """Goal: anybody may use it, and `explain` works where the rest is broken. Method: its imports."""
+    """Goal: anybody may use it, and `explain` works where the rest is broken. Method: its imports; the table of drivers
+    imports nothing else either.
+    """
     wrong = (
         item
         for item in IMPORTS
-        if item.file.startswith("hints/")
+        if (item.file.startswith("hints/") or item.file == "drivers.py")
         and item.module.split(".")[0] not in sys.stdlib_module_names
-        and _part(item.target) != "forebay.hints"
+        and _part(item.target) not in ("forebay.hints", "forebay.drivers")
     )
     assert _listed(wrong) == []
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,14 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from forebay.cli._engine import create_async_engine
 from forebay.cli.errors import CliError, is_database_error, reason
+from forebay.drivers import driver_of_url, ours
 
-#: Backend -> the async drivers the commands support, the suggested one first, each with the extra that installs it.
-DRIVERS: Final[Mapping[str, Mapping[str, str]]] = {
-    "postgresql": {"asyncpg": "asyncpg", "psycopg": "psycopg"},
-    "mysql": {"asyncmy": "asyncmy", "aiomysql": "aiomysql"},
-    "mariadb": {"asyncmy": "asyncmy", "aiomysql": "aiomysql"},
-    "sqlite": {"aiosqlite": "sqlite"},
-}
 #: Names platforms hand out for a backend.
 _ALIASES: Final = {"postgres": "postgresql"}
 #: Seconds the first connection may take before the server counts as not answering.
@@ -154,9 +148,10 @@ def _unsupported(url: URL) -> CliError | None:
     """Return what is wrong with the database or driver a URL names, if anything is."""
     backend, _, driver = url.drivername.partition("+")
     backend = _ALIASES.get(backend, backend)
-    drivers = DRIVERS.get(backend)
-    if drivers is None:
-        return CliError(f"database {backend!r} is not supported by this command; it knows {', '.join(sorted(DRIVERS))}")
+    drivers = [known.name for known in ours() if backend in known.databases]
+    if not drivers:
+        databases = sorted({database for known in ours() for database in known.databases})
+        return CliError(f"database {backend!r} is not supported by this command; it knows {', '.join(databases)}")
     if driver in drivers:
         return None
     choice = " or ".join(f"{backend}+{name}://" for name in drivers)
@@ -200,11 +195,10 @@ def open_engine(database: Database, *, factory: Any = create_async_engine, **opt
     try:
         engine: AsyncEngine = factory(database.url, **options)
     except ModuleNotFoundError as error:
-        backend, _, driver = database.url.drivername.partition("+")
-        extra = DRIVERS.get(backend, {}).get(driver)
-        if extra is None:
+        driver = driver_of_url(database.url.drivername)
+        if driver is None or driver.extra is None:
             raise database.failure("use the URL", error) from None
-        raise CliError(f"the driver {driver} is not installed: pip install 'forebay[{extra}]'") from None
+        raise CliError(f"the driver {driver.name} is not installed: pip install 'forebay[{driver.extra}]'") from None
     except (SQLAlchemyError, TypeError, ValueError) as error:
         raise database.failure("use the URL", error) from None
     return engine

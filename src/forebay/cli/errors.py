@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from forebay.drivers import packages
+
 #: How libpq leads up to what the server said; the line the user sees has named the server already.
 _PREAMBLE: Final = re.compile(r"^(connection failed: )?(connection to server .*?failed: )?(FATAL: +)?")
 
@@ -33,10 +35,6 @@ class Interrupted(CliError):
         self.exit_code = 128 + signal_number
 
 
-#: Top-level packages whose exceptions mean "the database or its driver said no".
-_DRIVER_PACKAGES: Final = frozenset({"asyncpg", "psycopg", "asyncmy", "aiomysql", "pymysql", "aiosqlite", "sqlite3"})
-
-
 def is_database_error(error: BaseException) -> bool:
     """Tell whether an exception comes from the database, its driver, the network or SQLAlchemy.
 
@@ -45,7 +43,7 @@ def is_database_error(error: BaseException) -> bool:
     if isinstance(error, OSError | TimeoutError | EOFError):
         return True
     roots = {cls.__module__.partition(".")[0] for cls in type(error).__mro__}
-    return bool(roots & _DRIVER_PACKAGES) or "sqlalchemy" in roots
+    return bool(roots & packages()) or "sqlalchemy" in roots
 
 
 def reason(error: BaseException) -> str:

@@ -96,9 +96,6 @@ class AiomysqlDialect(PooledDialect, RestingDialect, MySQLDialect_aiomysql):
 
     supports_statement_cache = True
 
-    #: The extra that brings the driver: ``pip install "forebay[aiomysql]"``.
-    extra = "aiomysql"
-
     @classmethod
     def import_dbapi(cls) -> Any:
         """Import aiomysql and wrap it."""

@@ -77,9 +77,6 @@ class AsyncmyDialect(PooledDialect, RestingDialect, MySQLDialect_asyncmy):
 
     supports_statement_cache = True
 
-    #: The extra that brings the driver: ``pip install "forebay[asyncmy]"``.
-    extra = "asyncmy"
-
     @classmethod
     def import_dbapi(cls) -> Any:
         """Import asyncmy and wrap it."""

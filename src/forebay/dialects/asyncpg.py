@@ -66,8 +66,6 @@ class AsyncpgDialect(PooledDialect, PostgresqlDialect, PGDialect_asyncpg):
 
     supports_statement_cache = True
     execution_ctx_cls = AsyncpgExecutionContext
-    #: The extra that brings the driver: ``pip install "forebay[asyncpg]"``.
-    extra = "asyncpg"
 
     async def setup_asyncpg_json_codec(self, conn: Any) -> None:
         """Set up JSON on a new connection."""

@@ -118,9 +118,6 @@ class PsycopgDialect(PooledDialect, PostgresqlDialect, PGDialectAsync_psycopg):
         """Drop a connection without waiting; SQLAlchemy's own would wait, and fail outside of a greenlet."""
         dbapi_connection.terminate()
 
-    #: The extra that brings the driver: ``pip install "forebay[psycopg]"``.
-    extra = "psycopg"
-
     @classmethod
     def get_async_dialect_cls(cls, url: URL) -> type[Dialect]:
         """Return this class: SQLAlchemy's would send every subclass back to its own."""

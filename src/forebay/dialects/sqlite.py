@@ -98,9 +98,6 @@ class SqliteDialect(PooledDialect, SQLiteDialect_aiosqlite):
         }
     )
 
-    #: The extra that brings the driver: ``pip install "forebay[sqlite]"``.
-    extra = "sqlite"
-
     def __init__(
         self,
         sqlite_begin: str | None = None,

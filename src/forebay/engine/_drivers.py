@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Any
 
 from sqlalchemy import URL, exc
@@ -12,8 +11,9 @@ from sqlalchemy.engine import Dialect
 
 from forebay._sqlalchemy.creation import adapted_url
 from forebay.dialects import ConnectArguments
+from forebay.drivers import by_database, driver_of_class, driver_of_url
 from forebay.engine._problems import Problem
-from forebay.engine._url import ASYNC_DRIVERS, driver_for
+from forebay.engine._url import driver_for
 from forebay.errors import AsyncDriverRequiredError, DriverNotInstalledError, UnknownDriverError
 
 #: What people write for a database -> what SQLAlchemy calls it.
@@ -43,7 +43,7 @@ def dialect_of(url: URL) -> type[Dialect] | Problem:
 
 def unknown_database(url: URL) -> Problem:
     """Return the problem of ``url`` naming a database for which we know no asynchronous driver."""
-    known = ", ".join(sorted(ASYNC_DRIVERS))
+    known = ", ".join(sorted(by_database()))
     text = f"no asynchronous driver is known for {url.drivername}://; there are some for {known}."
     return Problem(UnknownDriverError, f"{text}{_like(url.drivername)}")
 
@@ -56,7 +56,7 @@ def is_sync(dialect: type[Dialect]) -> bool:
 def sync_driver(url: URL, driver: str) -> Problem:
     """Return the problem of ``url`` naming a driver that is not asynchronous."""
     database = url.get_backend_name()
-    names = [f"{database}+{name}://" for name in ASYNC_DRIVERS.get(database, ())]
+    names = [f"{database}+{name}://" for name in by_database().get(database, ())]
     advice = f" Write {' or '.join(names)} instead of {url.drivername}://" if names else ""
     return Problem(AsyncDriverRequiredError, f"{SYNC_DRIVER} The loaded {driver!r} is not async.{advice}")
 
@@ -75,7 +75,8 @@ def connect_arguments(
     try:
         arguments: ConnectArguments = ask.__get__(None, dialect)(url)
     except ImportError as error:
-        return not_installed(error, url.drivername, getattr(dialect, "extra", None))
+        driver = driver_of_class(dialect)
+        return not_installed(error, url.drivername, driver.extra if driver is not None else None)
     return arguments
 
 
@@ -84,9 +85,10 @@ def not_installed(error: ImportError, drivername: str, extra: str | None) -> Pro
     text = str(error).strip().splitlines()[0] if str(error).strip() else "The driver cannot be imported"
     install = f'"forebay[{extra}]"' if extra else (error.name or "the driver").split(".")[0]
     instead = ""
-    if drivername in ASYNC_DRIVERS and find_spec(driver_for(drivername)) is not None:
+    other = driver_of_url(f"{drivername}+{driver_for(drivername)}") if drivername in by_database() else None
+    if other is not None and other.is_installed:
         # The URL names no driver, and another one of this database's is here.
-        instead = f", or write {drivername}+{driver_for(drivername)}://, which is installed"
+        instead = f", or write {drivername}+{other.name}://, which is installed"
     return Problem(
         DriverNotInstalledError,
         f"{text}. The driver of {drivername}:// is missing. Install it: pip install {install}{instead}",
@@ -97,7 +99,7 @@ def not_installed(error: ImportError, drivername: str, extra: str | None) -> Pro
 def _like(drivername: str) -> str:
     """Return a question that offers the URL prefixes most like ``drivername``."""
     database, _, driver = drivername.partition("+")
-    known = {f"{name}+{async_driver}" for name, drivers in ASYNC_DRIVERS.items() for async_driver in drivers}
+    known = {f"{name}+{async_driver}" for name, drivers in by_database().items() for async_driver in drivers}
     database = _OTHER_NAMES.get(database, database)
     # "postgres://", "asyncpg://", "postgres+asyncpg://"; then typing errors.
     found = [
@@ -107,6 +109,6 @@ def _like(drivername: str) -> str:
         found = difflib.get_close_matches(
             f"{database}+{driver}" if driver else database, sorted(known), n=2, cutoff=0.6
         )
-    if not found and database in ASYNC_DRIVERS:
-        found = [f"{database}+{name}" for name in ASYNC_DRIVERS[database]]
+    if not found:
+        found = [f"{database}+{name}" for name in by_database().get(database, ())]
     return f" Did you mean {' or '.join(f'{name}://' for name in found)}?" if found else ""

@@ -17,6 +17,7 @@ from sqlalchemy.util import asbool
 
 from forebay.dialects import switches
 from forebay.dialects._ca import with_ca
+from forebay.drivers import driver_of_url
 from forebay.engine import _connect_args, _drivers, _keywords, _pool_options
 from forebay.engine._problems import Problem, error_for
 from forebay.engine._url import read_url
@@ -164,7 +165,8 @@ def _switch_problems(options: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _from_stock(error: Exception, url: URL) -> Problem | None:
     if isinstance(error, ImportError):
-        return _drivers.not_installed(error, url.drivername, None)
+        driver = driver_of_url(url.drivername)
+        return _drivers.not_installed(error, url.drivername, driver.extra if driver is not None else None)
     if isinstance(error, exc.InvalidRequestError) and str(error).startswith(_drivers.SYNC_DRIVER):
         return _drivers.sync_driver(url, url.get_driver_name())
     if isinstance(error, TypeError) and str(error).startswith("Invalid argument(s)"):

@@ -7,23 +7,13 @@ the host, the port or the database, so none of these is ever quoted: places are 
 from __future__ import annotations
 
 import re
-from importlib.util import find_spec
 
 from sqlalchemy import URL, exc, make_url
 
 from forebay.dialects._libpq import DEFAULT_PORT, split_hosts
+from forebay.drivers import DRIVERS
 from forebay.engine._problems import Problem
 from forebay.errors import ConfigurationError, InvalidURLError
-
-#: Database, as URLs name it -> its asynchronous drivers, the recommended one first.
-ASYNC_DRIVERS = {
-    "postgresql": ("asyncpg", "psycopg"),
-    "mysql": ("asyncmy", "aiomysql"),
-    "mariadb": ("asyncmy", "aiomysql"),
-    "sqlite": ("aiosqlite",),
-    "mssql": ("aioodbc",),
-    "oracle": ("oracledb",),
-}
 
 _BEGINNING = "Could not parse SQLAlchemy URL from given URL string"
 
@@ -97,9 +87,8 @@ def with_driver(url: URL) -> URL:
 
 def driver_for(database: str) -> str:
     """Return the asynchronous driver to use where a URL names none: the first that is installed, else the first."""
-    drivers = ASYNC_DRIVERS[database]
-    # Looked for and not imported: what is wrong with it shows where it is used.
-    return next((name for name in drivers if find_spec(name) is not None), drivers[0])
+    drivers = [driver for driver in DRIVERS if database in driver.databases]
+    return next((driver for driver in drivers if driver.is_installed), drivers[0]).name
 
 
 def _with_several_hosts(text: str) -> URL | None:

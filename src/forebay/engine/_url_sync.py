@@ -10,22 +10,9 @@ from sqlalchemy import URL, exc
 
 from forebay.dialects import _libpq, _mysql_tls
 from forebay.dialects._ca import with_ca
+from forebay.drivers import driver_of_url
 from forebay.engine._problems import Problem
 from forebay.errors import ConfigurationError, InvalidOptionError
-
-#: Async driver -> the synchronous ones for the same database, the preferred one first.
-_SYNC: Final[Mapping[str, tuple[str, ...]]] = {
-    "postgresql+asyncpg": ("psycopg", "psycopg2"),
-    # The same package has both; create_engine() takes its synchronous side.
-    "postgresql+psycopg": ("psycopg",),
-    "postgresql+psycopg_async": ("psycopg",),
-    "mysql+asyncmy": ("pymysql",),
-    "mysql+aiomysql": ("pymysql",),
-    "mariadb+asyncmy": ("pymysql",),
-    "mariadb+aiomysql": ("pymysql",),
-    "sqlite+aiosqlite": ("pysqlite",),
-    "mssql+aioodbc": ("pyodbc",),
-}
 
 #: asyncpg's own arguments that say nothing about the connection to the server.
 _ASYNCPG_ONLY: Final = frozenset(
@@ -42,7 +29,8 @@ _MYSQL_ONLY: Final = frozenset(("echo", "loop", "cursor_cls", "cursorclass"))
 
 def problem_with(url: URL, driver: str | None) -> Problem | None:
     """Return what is wrong with asking for the sync counterpart of ``url`` by the name of ``driver``."""
-    if driver is not None and f"{url.get_backend_name()}+{driver}" in _SYNC and driver != "psycopg":
+    found = driver_of_url(f"{url.get_backend_name()}+{driver}")
+    if found is not None and driver not in found.sync:
         return Problem(InvalidOptionError, f"driver={driver!r} is asynchronous")
     return None
 
@@ -52,10 +40,10 @@ def driver_of(url: URL, driver: str | None, *, installed: Callable[[str], bool])
     database = url.get_backend_name()
     if driver is not None:
         return f"{database}+{driver}"
-    drivers = _SYNC.get(url.drivername)
-    if drivers is None:
+    known = driver_of_url(url.drivername)
+    if known is None:
         return url.drivername
-    found = next((name for name in drivers if installed(name)), drivers[0])
+    found = next((name for name in known.sync if installed(name)), known.sync[0])
     return f"{database}+{found}"
 
 
@@ -65,7 +53,7 @@ def translated(url: URL, drivername: str) -> URL:
     Raises:
         forebay.errors.ConfigurationError: Its query contradicts itself.
     """
-    if url.drivername not in _SYNC:
+    if driver_of_url(url.drivername) is None:
         return url.set(drivername=drivername)
     try:
         if url.get_backend_name() == "postgresql":
@@ -99,7 +87,7 @@ def connect_args(given: Mapping[str, Any], url: URL, target: URL) -> tuple[dict[
     """Return ``given``, written for the driver of ``url``, for that of ``target``, and what cannot be translated."""
     if url.drivername == "postgresql+asyncpg":
         return _from_asyncpg(given, target)
-    if target.get_driver_name() == "pymysql" and url.drivername in _SYNC:
+    if target.get_driver_name() == "pymysql" and driver_of_url(url.drivername) is not None:
         kept = {name: value for name, value in given.items() if name not in _MYSQL_ONLY}
         return {_MYSQL_RENAMED.get(name, name): value for name, value in kept.items()}, []
     return dict(given), []

@@ -21,11 +21,12 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.util import asbool
 
 from forebay.dialects.switches import SWITCHES
+from forebay.drivers import by_database
 from forebay.engine._create import create_async_engine
 from forebay.engine._engine import AsyncEngine
 from forebay.engine._pool_options import showable
 from forebay.engine._problems import Problem, error_for
-from forebay.engine._url import ASYNC_DRIVERS, driver_for, misread, read_url
+from forebay.engine._url import driver_for, misread, read_url
 from forebay.engine.presets import PRESETS, preset
 from forebay.engine.urls import async_url
 from forebay.errors import ConfigurationError, InvalidOptionError
@@ -234,13 +235,14 @@ class _Reader:
             return None
         database, _, driver = text.strip().lower().removesuffix("://").partition("+")
         database = "postgresql" if database == "postgres" else database
-        if database in ASYNC_DRIVERS and (not driver or driver in ASYNC_DRIVERS[database]):
+        known = by_database()
+        if database in known and (not driver or driver in known[database]):
             return database, driver or driver_for(database)
-        of = next((name for name, drivers in ASYNC_DRIVERS.items() if database in drivers and not driver), None)
+        of = next((name for name, drivers in known.items() if database in drivers and not driver), None)
         if of is not None:
             return of, database
-        known = ", ".join(sorted({name for drivers in ASYNC_DRIVERS.values() for name in drivers}))
-        self._wrong("DB_DRIVER", f"={showable(text)!r}: must be a database or an asynchronous driver: {known}")
+        names = ", ".join(sorted({name for drivers in known.values() for name in drivers}))
+        self._wrong("DB_DRIVER", f"={showable(text)!r}: must be a database or an asynchronous driver: {names}")
         return None
 
     def _url(self, name: str, driver: tuple[str, str] | None) -> URL | None:

@@ -17,10 +17,11 @@ from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.ext.asyncio import AsyncEngine as AnyAsyncEngine
 
 from forebay.dialects.switches import DEPRECATED, SWITCHES
+from forebay.drivers import by_database
 from forebay.engine import _url_sync
 from forebay.engine._drivers import unknown_database
 from forebay.engine._problems import Problem, error_for
-from forebay.engine._url import ASYNC_DRIVERS, driver_for, misread, read_url
+from forebay.engine._url import driver_for, misread, read_url
 from forebay.errors import InvalidOptionError
 from forebay.pool.options import OPTIONS
 
@@ -47,7 +48,7 @@ def async_url(url: str | URL, *, driver: str | None = None) -> URL:
     """
     parsed = _read(url)
     database, _, given = parsed.drivername.partition("+")
-    drivers = ASYNC_DRIVERS.get(database)
+    drivers = by_database().get(database)
     if drivers is None:
         raise error_for([unknown_database(parsed)])
     if driver is not None and driver not in drivers:

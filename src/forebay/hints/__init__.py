@@ -1,8 +1,8 @@
 """The error index: the exact texts users see, why, and what to do.
 
 One table for the command line (``forebay explain``), for the note on an exception, and for the pages in the
-documentation, which are made from it. Nothing here imports SQLAlchemy or a driver: errors are recognised by their names
-and texts.
+documentation, which are made from it. Nothing here imports SQLAlchemy or a driver, and of ours only the table of
+drivers: errors are recognised by their names and texts.
 """
 
 from __future__ import annotations

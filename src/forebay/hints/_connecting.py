@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import sys
+
+from forebay.drivers import ours, packages
 from forebay.hints._entry import Hint
 
-_DRIVERS = "asyncpg|psycopg|psycopg_binary|asyncmy|aiomysql|pymysql|aiosqlite"
+_DRIVERS = "|".join(re.escape(name) for name in sorted(packages() - sys.stdlib_module_names))
+_EXTRAS = ", ".join(driver.extra for driver in ours() if driver.extra not in (None, "asyncpg"))
 
 CONNECTING = (
     Hint(
@@ -13,7 +18,7 @@ CONNECTING = (
         (rf"No module named '?(?:{_DRIVERS})\b", r"driver \S+ is not installed"),
         "The URL names a driver that is not installed in this Python environment.",
         (
-            "Install it with its extra, such as pip install 'forebay[asyncpg]' (psycopg, asyncmy, aiomysql, sqlite).",
+            f"Install it with its extra, such as pip install 'forebay[asyncpg]' ({_EXTRAS}).",
             "Check that the program runs in the environment you installed into: python -m pip show asyncpg.",
         ),
     ),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pkgutil import resolve_name
 
 from sqlalchemy import exc
 
 from forebay._sqlalchemy.connecting import failed_connect
 from forebay._sqlalchemy.pool_errors import connect_failure
+from forebay.drivers import ours
 from forebay.errors import PoolDisposedError
 from forebay.pool import ConnectFailure
 
@@ -43,5 +45,5 @@ def classes() -> tuple[type[Exception], ...]:
     What the network says reaches callers as the ``OSError`` it is, and on SQLAlchemy 2.0 so does what asyncpg says
     while it connects; there the engine is to be made before this is called.
     """
-    asyncpg = sys.modules.get("asyncpg")
-    return (exc.DBAPIError, OSError, *([asyncpg.PostgresError] if asyncpg is not None else []))
+    bare = [name for driver in ours() for name in driver.bare_errors if name.partition(":")[0] in sys.modules]
+    return (exc.DBAPIError, OSError, *map(resolve_name, bare))

@@ -13,6 +13,8 @@ import os
 import shutil
 from collections.abc import Callable
 
+from forebay.drivers import ours
+
 __all__ = ["NAMES", "reason_missing", "require"]
 
 
@@ -71,7 +73,7 @@ _CHECKS: dict[str, Callable[[], None]] = {
     "mariadb": _mariadb,
     "pgbouncer": _pgbouncer,
     "pgbouncer-prepared": functools.partial(_pgbouncer, 100),
-    **{name: _module(name) for name in ("asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite")},
+    **{driver.name: _module(driver.package) for driver in ours()},
     # What people run beside SQLAlchemy.
     "opentelemetry": _module("opentelemetry.instrumentation.sqlalchemy"),
     **{name: _module(name) for name in ("alembic", "sqlmodel", "fastapi", "httpx", "celery", "advanced_alchemy")},

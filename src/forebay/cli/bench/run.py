@@ -23,6 +23,7 @@ from forebay.cli.database import Database, chosen_database, open_engine, server_
 from forebay.cli.errors import CliError
 from forebay.cli.output import stderr
 from forebay.cli.tables import own_tables
+from forebay.drivers import driver_of_url
 
 #: Concurrent tasks when the user names no number. SQLite: one, as more only measure how threads share an interpreter.
 TASKS, TASKS_SQLITE = 10, 1
@@ -106,7 +107,10 @@ async def open_contenders(
     if isinstance(stock_engine, ours.AsyncEngine):
         raise CliError("BUG: stock SQLAlchemy is not stock in this process: forebay.install() has run")
     arguments, keywords = stock_engine.dialect.create_connect_args(database.url)
-    adapter = import_module(f"forebay.cli.bench.raw_{database.driver}")
+    driver = driver_of_url(database.url.drivername)
+    if driver is None or driver.bench is None:
+        raise CliError(f"there is no benchmark of {database.driver} alone to compare with")
+    adapter = import_module(driver.bench)
     with database.explaining("connect with the raw driver"):
         raw: Contender = await adapter.open_raw(list(arguments), dict(keywords), tasks)
     stack.push_async_callback(_close_bounded, raw.close)
