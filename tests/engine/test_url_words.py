@@ -13,8 +13,7 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import URL, make_url, text
 
-from forebay import create_async_engine
-from forebay.engine import _url
+from forebay import create_async_engine, drivers
 from forebay.errors import ConfigurationError, ForebayWarning
 from forebay.testing.servers.certificates import make_certificates
 from forebay.testing.servers.postgres import PostgresServer
@@ -45,9 +44,9 @@ def test_a_url_of_a_hosting_platform_gets_the_driver_that_is_installed(monkeypat
     def found(*names: str) -> Any:
         return lambda name: ModuleSpec(name, None) if name in names else None
 
-    monkeypatch.setattr(_url, "find_spec", found("psycopg"))
+    monkeypatch.setattr(drivers, "find_spec", found("psycopg"))
     assert create_async_engine("postgres://u:p@h/db").url.drivername == "postgresql+psycopg"
-    monkeypatch.setattr(_url, "find_spec", found())
+    monkeypatch.setattr(drivers, "find_spec", found())
     assert create_async_engine("postgres://u:p@h/db").url.drivername == "postgresql+asyncpg"
 
 
