@@ -33,7 +33,7 @@ from forebay.dialects._adapter import traits_of
 from forebay.errors import InvalidOptionError, PoolDisposedError, PoolUsageError
 from forebay.pool import CoreConfig, PoolStatistics, summed
 from forebay.pool._core import LimitReached, PoolClosed, SlotState, TooManyWaiting
-from forebay.pool.options import problems
+from forebay.pool.options import OwnKeywords, core_options, own_values, problems, shell_options
 from forebay.pool.shell import Shell
 
 _running_loop = asyncio._get_running_loop
@@ -47,7 +47,7 @@ def _at_exit() -> None:
         pool._say_goodbye()
 
 
-class AsyncAdaptedQueuePool(_StockQueuePool):
+class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]  # a class made from the options
     """A connection pool: fair, bounded by one deadline, calm in a connect storm, safe under cancellation.
 
     Takes the place of SQLAlchemy's pool of the same name, with its parameters, events and log lines. The additional
@@ -66,40 +66,9 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         max_overflow: int = 10,
         timeout: float | None = 30.0,
         use_lifo: bool = False,
-        pool_idle_timeout: float | None = None,
-        pool_overflow_grace: float = 0.0,
-        pool_min_idle: int = 0,
-        pool_max_waiting: int | None = None,
-        pool_shed_target: float | None = None,
-        pool_shed_interval: float = 2.0,
-        pool_connect_start: int = 4,
-        pool_connect_max: int = 16,
-        pool_connect_timeout: float | None = 60.0,
-        pool_backoff_start: float = 0.1,
-        pool_backoff_max: float = 5.0,
-        pool_ping_timeout: float = 1.0,
-        pool_reset_timeout: float = 1.0,
-        pool_close_timeout: float = 2.0,
-        pool_leak_after: float | None = None,
         **kw: Any,
     ) -> None:
-        own: dict[str, Any] = {
-            "pool_idle_timeout": pool_idle_timeout,
-            "pool_overflow_grace": pool_overflow_grace,
-            "pool_min_idle": pool_min_idle,
-            "pool_max_waiting": pool_max_waiting,
-            "pool_shed_target": pool_shed_target,
-            "pool_shed_interval": pool_shed_interval,
-            "pool_connect_start": pool_connect_start,
-            "pool_connect_max": pool_connect_max,
-            "pool_connect_timeout": pool_connect_timeout,
-            "pool_backoff_start": pool_backoff_start,
-            "pool_backoff_max": pool_backoff_max,
-            "pool_ping_timeout": pool_ping_timeout,
-            "pool_reset_timeout": pool_reset_timeout,
-            "pool_close_timeout": pool_close_timeout,
-            "pool_leak_after": pool_leak_after,
-        }
+        own = own_values(kw)
         given = {"pool_size": pool_size, "pool_timeout": timeout, "pool_recycle": kw.get("recycle", -1), **own}
         if pool_size:  # without a limit there is no overflow either, and whether it was given cannot be told
             given["max_overflow"] = max_overflow
@@ -113,9 +82,9 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         # SQLAlchemy types it as a number, and takes None for no limit.
         self._timeout: Any = timeout
         self._use_lifo = use_lifo
-        self._ping_timeout_s = pool_ping_timeout
-        self.reset_timeout_s = pool_reset_timeout
-        self._leak_after_s = pool_leak_after
+        self._ping_timeout_s = own["pool_ping_timeout"]
+        self.reset_timeout_s = own["pool_reset_timeout"]
+        self._leak_after_s = own["pool_leak_after"]
         self._max_overflow_given = int(max_overflow)
         self._gate = FirstConnectGate()
         self._host = PoolHost(self)
@@ -242,30 +211,14 @@ class AsyncAdaptedQueuePool(_StockQueuePool):
         )
 
     def _new_loops(self) -> Loops:
-        own = self._own_options
-        return Loops(
-            CoreConfig(
-                pool_size=self._pool_size,
-                max_overflow=self._max_overflow_given,
-                use_lifo=self._use_lifo,
-                # 0 is SQLAlchemy's "older than nothing": a connection is used once.
-                lifetime_s=max(self._recycle, 0.001) if self._recycle > -1 else None,
-                idle_timeout_s=own["pool_idle_timeout"] or None,
-                overflow_grace_s=own["pool_overflow_grace"],
-                min_idle=own["pool_min_idle"],
-                connect_in_flight_start=own["pool_connect_start"],
-                connect_in_flight_max=own["pool_connect_max"],
-                backoff_base_s=own["pool_backoff_start"],
-                backoff_cap_s=own["pool_backoff_max"],
-                max_waiting=own["pool_max_waiting"],
-                shed_target_s=own["pool_shed_target"],
-                shed_interval_s=own["pool_shed_interval"],
-            ),
-            self._host,
-            connect_timeout_s=own["pool_connect_timeout"],
-            settle_timeout_s=own["pool_reset_timeout"],
-            close_timeout_s=own["pool_close_timeout"],
-        )
+        values = {
+            **self._own_options,
+            "pool_size": self._pool_size,
+            "max_overflow": self._max_overflow_given,
+            "recycle": self._recycle,
+        }
+        config = CoreConfig(use_lifo=self._use_lifo, **core_options(values))
+        return Loops(config, self._host, **shell_options(values))
 
     # -- checkin, and what else happens to a connection ----------------------------------------------------------------
 

@@ -27,10 +27,8 @@ from forebay.pool.options import OPTIONS
 
 __all__ = ["async_url", "create_sync_engine", "sync_url"]
 
-# The pool's options that SQLAlchemy's own pool has too.
-_STOCK_POOL = frozenset(("pool_size", "max_overflow", "pool_timeout", "pool_recycle"))
 _SWITCHES = {switch.name for switch in SWITCHES} | {old.name for old in DEPRECATED}
-_OURS = frozenset(option.name for option in OPTIONS) - _STOCK_POOL | _SWITCHES | {"check_connect_args"}
+_OURS = frozenset(option.name for option in OPTIONS if not option.stock) | _SWITCHES | {"check_connect_args"}
 
 
 def async_url(url: str | URL, *, driver: str | None = None) -> URL:

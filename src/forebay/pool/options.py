@@ -1,15 +1,25 @@
 """Every option of the pool: unit, bounds, default and the reason for it, in one place.
 
-``docs/reference/pool-options.md`` is made from :data:`OPTIONS`, and so is the check of what a caller gives. Where
+:data:`OPTIONS` is all there is: from it are made the keywords the pool takes, the check of what a caller gives, the
+configuration of the core and the shell, the variables of the environment and ``docs/reference/pool-options.md``. Where
 SQLAlchemy has the option, its name, meaning and default are SQLAlchemy's.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field, make_dataclass
 from typing import Any
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _lifetime_s(recycle: float) -> float | None:
+    # 0 is SQLAlchemy's "older than nothing": a connection is used once.
+    return max(recycle, 0.001) if recycle > -1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,14 @@ class Option:
     """Whether None is allowed (the feature is off, or the driver decides)."""
     meaning: str
     why: str
+    stock: bool = False
+    """Whether SQLAlchemy's own pool has it, too."""
+    core: str | None = None
+    """The field of the core's configuration it goes into; None: none."""
+    shell: str | None = None
+    """The keyword of the shell it goes into; None: none."""
+    read: Callable[[Any], Any] = _as_it_is
+    """What it is in the core or the shell."""
 
 
 OPTIONS: tuple[Option, ...] = (
@@ -44,6 +62,8 @@ OPTIONS: tuple[Option, ...] = (
         False,
         "Connections kept open when nobody needs them. 0: no limit, all that return are kept.",
         "SQLAlchemy's.",
+        stock=True,
+        core="pool_size",
     ),
     Option(
         "max_overflow",
@@ -56,6 +76,8 @@ OPTIONS: tuple[Option, ...] = (
         False,
         "Connections opened beyond pool_size while they are needed. -1: no limit.",
         "SQLAlchemy's.",
+        stock=True,
+        core="max_overflow",
     ),
     Option(
         "pool_timeout",
@@ -69,6 +91,7 @@ OPTIONS: tuple[Option, ...] = (
         "Longest a checkout may take in all: wait, connect, ping. 0: do not wait for a connection in use; a connect "
         "is then bounded by pool_connect_timeout alone. None: no limit.",
         "SQLAlchemy's default; there it bounds the wait only, see the page on differences.",
+        stock=True,
     ),
     Option(
         "pool_recycle",
@@ -81,6 +104,9 @@ OPTIONS: tuple[Option, ...] = (
         False,
         "Age at which a connection is replaced, less up to 10 %. -1: never. 0: after one use.",
         "SQLAlchemy's; the jitter keeps connections opened together from being replaced together.",
+        stock=True,
+        core="lifetime_s",
+        read=_lifetime_s,
     ),
     Option(
         "pool_idle_timeout",
@@ -93,6 +119,7 @@ OPTIONS: tuple[Option, ...] = (
         True,
         "Idle time after which a connection beyond pool_min_idle is closed. None: never.",
         "Off, as in SQLAlchemy, whose pool keeps what it has.",
+        core="idle_timeout_s",
     ),
     Option(
         "pool_overflow_grace",
@@ -105,6 +132,7 @@ OPTIONS: tuple[Option, ...] = (
         False,
         "How long a connection beyond pool_size stays open, idle, after its return.",
         "0, as in SQLAlchemy: closed on return.",
+        core="overflow_grace_s",
     ),
     Option(
         "pool_min_idle",
@@ -117,6 +145,7 @@ OPTIONS: tuple[Option, ...] = (
         False,
         "Idle connections kept open ahead of demand, in the background; at most pool_size.",
         "0, as in SQLAlchemy: connections open when first needed.",
+        core="min_idle",
     ),
     Option(
         "pool_max_waiting",
@@ -129,6 +158,7 @@ OPTIONS: tuple[Option, ...] = (
         True,
         "Callers that may queue; one more fails at once. None: no limit.",
         "None: SQLAlchemy has no such limit, and a default would fail calls that succeed there.",
+        core="max_waiting",
     ),
     Option(
         "pool_shed_target",
@@ -145,6 +175,7 @@ OPTIONS: tuple[Option, ...] = (
         "whatever the load.",
         "Off, as in SQLAlchemy. Under lasting overload every caller would otherwise wait nearly pool_timeout and most "
         "would be refused all the same; 0.05 is what Elixir's DBConnection takes.",
+        core="shed_target_s",
     ),
     Option(
         "pool_shed_interval",
@@ -157,6 +188,7 @@ OPTIONS: tuple[Option, ...] = (
         False,
         "How long every wait must be above pool_shed_target for the pool to count as overloaded.",
         "DBConnection's: longer than the bursts a queue is there for.",
+        core="shed_interval_s",
     ),
     Option(
         "pool_connect_start",
@@ -169,6 +201,7 @@ OPTIONS: tuple[Option, ...] = (
         False,
         "Connects in flight at once from a cold start; doubles while they succeed.",
         "One is too few (a hung connect blocks all others), unbounded is a storm; MongoDB's CMAP has 2.",
+        core="connect_in_flight_start",
     ),
     Option(
         "pool_connect_max",
@@ -181,6 +214,7 @@ OPTIONS: tuple[Option, ...] = (
         False,
         "Connects in flight at once, at most.",
         "A PostgreSQL backend costs milliseconds of server CPU; more at once gain nothing.",
+        core="connect_in_flight_max",
     ),
     Option(
         "pool_connect_timeout",
@@ -195,6 +229,7 @@ OPTIONS: tuple[Option, ...] = (
         "ten times what the slowest of late took (at least 2 s; 10 s for the first) is begun anew, with twice the "
         "patience.",
         "asyncpg's own default; other drivers have none and would hold a slot of the pool for good.",
+        shell="connect_timeout_s",
     ),
     Option(
         "pool_backoff_start",
@@ -207,6 +242,7 @@ OPTIONS: tuple[Option, ...] = (
         False,
         "Pause after a failed connect before the pool tries again by itself; doubles, with jitter.",
         "Short beside a person's patience, long beside a refused connect.",
+        core="backoff_base_s",
     ),
     Option(
         "pool_backoff_max",
@@ -219,6 +255,7 @@ OPTIONS: tuple[Option, ...] = (
         False,
         "Longest pause between two attempts of the pool's own.",
         "Full service within seconds of the server's return.",
+        core="backoff_cap_s",
     ),
     Option(
         "pool_ping_timeout",
@@ -243,6 +280,7 @@ OPTIONS: tuple[Option, ...] = (
         False,
         "Longest the clean-up of a returned connection may take before its socket is dropped.",
         "A ROLLBACK answers in a round trip; past a second the server is not answering.",
+        shell="settle_timeout_s",
     ),
     Option(
         "pool_close_timeout",
@@ -255,6 +293,7 @@ OPTIONS: tuple[Option, ...] = (
         False,
         "Longest a clean goodbye may take before the socket is dropped.",
         "SQLAlchemy's own bound for asyncpg.",
+        shell="close_timeout_s",
     ),
     Option(
         "pool_leak_after",
@@ -269,6 +308,31 @@ OPTIONS: tuple[Option, ...] = (
         "Off: the stack of each checkout costs a few microseconds.",
     ),
 )
+
+
+#: A class whose ``__init__`` has every option that SQLAlchemy's pool has not, as a parameter. The pool derives from it:
+#: SQLAlchemy asks the code of a pool's class which keywords it takes.
+OwnKeywords: type = make_dataclass(
+    "OwnKeywords",
+    [(option.field, Any, field(default=option.default)) for option in OPTIONS if not option.stock],
+    eq=False,
+    repr=False,
+)
+
+
+def own_values(keywords: MutableMapping[str, Any]) -> dict[str, Any]:
+    """Take the options that SQLAlchemy's pool has not out of ``keywords``; return all of them, defaults included."""
+    return {option.field: keywords.pop(option.field, option.default) for option in OPTIONS if not option.stock}
+
+
+def core_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of ``values``, by the pool's own keywords, goes into the core's configuration."""
+    return {option.core: option.read(values[option.field]) for option in OPTIONS if option.core is not None}
+
+
+def shell_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of ``values``, by the pool's own keywords, goes into a shell."""
+    return {option.shell: option.read(values[option.field]) for option in OPTIONS if option.shell is not None}
 
 
 # Where an option has no bound of its own above: more than anybody can mean, and still a number all clocks take.
