@@ -118,6 +118,13 @@ class PsycopgDialect(PooledDialect, PostgresqlDialect, PGDialectAsync_psycopg):
         """Drop a connection without waiting; SQLAlchemy's own would wait, and fail outside of a greenlet."""
         dbapi_connection.terminate()
 
+    def do_ping(self, dbapi_connection: Any) -> bool:
+        """Ask the server for an answer; a statement after it may still be sent again on another connection."""
+        if not isinstance(dbapi_connection, PsycopgConnection):
+            return super().do_ping(dbapi_connection)  # type: ignore[no-untyped-call, no-any-return]
+        with dbapi_connection.asked_by_pool():
+            return super().do_ping(dbapi_connection)  # type: ignore[no-untyped-call, no-any-return]
+
     @classmethod
     def get_async_dialect_cls(cls, url: URL) -> type[Dialect]:
         """Return this class: SQLAlchemy's would send every subclass back to its own."""

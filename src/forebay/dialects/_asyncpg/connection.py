@@ -13,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 
-from forebay._sqlalchemy.exchanging import ping_bound_s, reset_bound_s
+from forebay._sqlalchemy.exchanging import reset_bound_s
 from forebay._sqlalchemy.greenlets import await_, in_greenlet
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._again import LostEarly
@@ -74,7 +74,7 @@ class AsyncpgConnection(PostgresqlConnection, AsyncAdapt_asyncpg_connection):
             and rider.can_send
             and connection._top_xact is None
             # What asyncpg believes counts only if it has seen the latest; if not, that was a ROLLBACK of ours.
-            and not (rider.told and connection.is_in_transaction())
+            and not (rider.told and _in_transaction(connection))
         ):
             begin = begin_sql(self.isolation_level, self.readonly, self.deferrable)
             rider.begin(begin, self._ping_bound_s(self._first))
@@ -132,7 +132,7 @@ class AsyncpgConnection(PostgresqlConnection, AsyncAdapt_asyncpg_connection):
             and isinstance(error, Exception)
         ):
             begun = self._transaction is not None and not (rider is not None and rider.begin_unanswered)
-            if not begun or (plain and self.record is not None and ping_bound_s(self.record) is not None):
+            if not begun or (plain and self._pre_pings()):
                 early = LostEarly(error, begun=begun)
         if rider is not None:
             if rider.forget_begin():
@@ -182,11 +182,9 @@ class AsyncpgConnection(PostgresqlConnection, AsyncAdapt_asyncpg_connection):
 
     def _may_still_be_open(self) -> bool:
         connection: Any = self._connection
-        if connection.is_closed():
-            return False
         rider = self._rider
         # Not told yet is in doubt, too.
-        return connection.is_in_transaction() or (rider is not None and not rider.told)
+        return not connection.is_closed() and (_in_transaction(connection) or (rider is not None and not rider.told))
 
     def _goes_on(self) -> None:
         transaction = self._transaction
@@ -224,7 +222,9 @@ class AsyncpgConnection(PostgresqlConnection, AsyncAdapt_asyncpg_connection):
             return False
         rider = self._rider
         # What asyncpg believes is out of date behind a ROLLBACK that nobody waits for.
-        return (rider is not None and not rider.replies.told) or not connection.is_in_transaction()
+        return not connection.is_closed() and (
+            (rider is not None and not rider.replies.told) or not _in_transaction(connection)
+        )
 
     # -- what a caller leaves in the session ---------------------------------------------------------------------------
 
@@ -458,7 +458,7 @@ class AsyncpgConnection(PostgresqlConnection, AsyncAdapt_asyncpg_connection):
         # One simple query, so one round trip: whoever waits for this connection should not be overtaken by a new
         # connect. Its answer also proves that nothing asked before is still under way.
         untold = self._rider is not None and not self._rider.told
-        rollback = "ROLLBACK; " if untold or connection.is_in_transaction() else ""
+        rollback = "ROLLBACK; " if untold or _in_transaction(connection) else ""
         status = await self.finished(connection.execute(f"{rollback}{proof_of_rest(int(connection.get_server_pid()))}"))
         # Behind a pooler a cancel request may still be on its way to whichever query runs next on that server
         # connection.
@@ -478,3 +478,8 @@ def _is_out_of_step(error: BaseException) -> bool:
     from asyncpg import InternalClientError
 
     return isinstance(error, InternalClientError) and str(error).startswith("cannot switch to state")
+
+
+def _in_transaction(connection: Any) -> bool:
+    """Tell what asyncpg believes; one that was dropped in the middle has nothing left to ask, and asyncpg would trip."""
+    return not connection.is_closed() and bool(connection.is_in_transaction())

@@ -59,6 +59,10 @@ class PostgresqlConnection(NotesLeftovers):
         record = self.record
         return ping_bound_s(record) if first and self.switches.begin_is_ping and record is not None else None
 
+    def _pre_pings(self) -> bool:
+        """Tell whether the pool promises that nobody begins on a connection that is lost."""
+        return self.record is not None and ping_bound_s(self.record) is not None
+
     def pay_ping(self) -> Self:
         """Do the ping that was left to BEGIN, if it is owed; must run in a greenlet.
 

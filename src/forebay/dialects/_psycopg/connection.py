@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from sqlalchemy.dialects.postgresql.psycopg import AsyncAdapt_psycopg_connection
@@ -299,7 +299,7 @@ class PsycopgConnection(PostgresqlConnection, AsyncAdapt_psycopg_connection):
                 behind = {"behind_left": False} if how in _IN_GROUP and is_bounded(connection) else {}
                 await connection.wait(how(beginning, *statement), **behind)
         except BaseException as error:
-            unseen = self.plain and bound_s is not None
+            unseen = self.plain and self._pre_pings()
             self.plain = False
             early = first and connection.closed and (unseen or not beginning.answered)
             if early and self.switches.resend_lost_statements and isinstance(error, Exception):
@@ -317,7 +317,11 @@ class PsycopgConnection(PostgresqlConnection, AsyncAdapt_psycopg_connection):
         # Whoever still has it in his hands while the pool brings it to rest has nothing to wait for. While he waited,
         # ``checkin`` would be fired, which stock does before its caller goes on.
         if not self._set_aside and not self.at_rest():
-            if self._has_only_read() and in_greenlet():
+            if self.plain and self.switches.rollback_without_wait and self._connection.closed:
+                # The server ended the session behind the last row. Nothing is left to undo, and its reader, who has
+                # all rows, would not have waited for the answer. The pool closes the connection.
+                pass
+            elif self._has_only_read() and in_greenlet():
                 # psycopg's own forgets all prepared statements, as a table they are about may be gone. Not here.
                 self.leave()
                 self.settle()
@@ -509,6 +513,15 @@ class PsycopgConnection(PostgresqlConnection, AsyncAdapt_psycopg_connection):
                 await connection.wait(_nothing())
 
     # -- liveness ------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def asked_by_pool(self) -> Iterator[None]:
+        """Note no use meanwhile: what the pool asks, SQLAlchemy's ping asks with a cursor, as a user would."""
+        used_in = self._used_in
+        try:
+            yield
+        finally:
+            self._used_in = used_in
 
     def vouches(self) -> bool:
         """Tell whether the first BEGIN of a checkout is as good as a ping: the server is lost if it is not answered."""
