@@ -481,5 +481,5 @@ def _is_out_of_step(error: BaseException) -> bool:
 
 
 def _in_transaction(connection: Any) -> bool:
-    """Tell what asyncpg believes; one that was dropped in the middle has nothing left to ask, and asyncpg would trip."""
+    """Tell what asyncpg believes; of a connection dropped in the middle it must not be asked."""
     return not connection.is_closed() and bool(connection.is_in_transaction())
