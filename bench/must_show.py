@@ -23,10 +23,10 @@ from bench.pool_rows.leaving import WAYS, Left, leave_stalled
 from bench.pool_rows.loops import several_loops
 from bench.pool_rows.queueing import cold_pool, impatient_callers, order_of_service, server_down, silent
 from bench.pool_rows.throughput import throughput
-from forebay.testing.availability import reason_missing
-from forebay.testing.proxy import ThreadedProxy
-from forebay.testing.servers.mariadb import MariaDBServer
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import reason_missing
+from tests.support.mariadb import MariaDBServer
+from tests.support.proxy import ThreadedProxy
 
 
 def main() -> None:

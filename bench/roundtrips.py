@@ -24,9 +24,9 @@ from sqlalchemy.ext import asyncio as stock
 from sqlalchemy.orm import DeclarativeBase
 
 import forebay
-from forebay.testing.proxy import ThreadedProxy
-from forebay.testing.servers.mariadb import MariaDBServer
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.mariadb import MariaDBServer
+from tests.support.proxy import ThreadedProxy
 
 
 class Base(DeclarativeBase):

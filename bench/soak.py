@@ -29,8 +29,8 @@ from bench.soaking.callers import Callers
 from bench.soaking.record import CALLERS, NAME, POOL_TIMEOUT_S, SIZE, Soaked
 from bench.soaking.watch import Watch, overheard, see_what_is_left, settled, sockets_to
 from forebay.pool._core import Core, Slot, Waiter
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.proxy import Proxy
 
 __all__ = ["STEPS", "Soaked", "soak"]
 

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Self
 
 from conformance.profiles import Driver, Server
-from forebay.testing.servers.mariadb import MariaDBServer
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.mariadb import MariaDBServer
 
 #: The account SQLAlchemy's tests name in their own configuration; some tests expect these very words.
 _USER, _PASSWORD = "scott", "tiger"

@@ -16,11 +16,11 @@ import hypothesis
 import pytest
 
 from forebay.drivers import ours
-from forebay.testing.availability import require
 from forebay.testing.servers._base import free_port
-from forebay.testing.servers.mariadb import MariaDBServer
-from forebay.testing.servers.pgbouncer import PgBouncer
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
+from tests.support.mariadb import MariaDBServer
+from tests.support.pgbouncer import PgBouncer
 
 # How long an example takes says something about the machine.
 hypothesis.settings.register_profile("forebay", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])

@@ -18,7 +18,7 @@ PACKAGE = Path(forebay.__file__).parent
 
 # Down the list and sideways within a part, never up. `_sqlalchemy` stands beside them: see its own test.
 LAYERS: dict[str, set[str]] = {
-    "forebay.cli": {"session", "engine", "dialects", "pool", "testing"},
+    "forebay.cli": {"session", "engine", "dialects", "pool"},
     "forebay.integrations": {"session", "engine", "dialects", "pool"},
     "forebay.session": {"engine", "dialects", "pool"},
     "forebay.engine": {"dialects", "pool"},
@@ -285,14 +285,14 @@ def test_a_framework_is_imported_by_one_file_each() -> None:
 
 
 def test_nobody_imports_the_command_or_the_test_tools() -> None:
-    """Goal: neither is needed at run time. Method: imports of them from elsewhere (the command has servers)."""
+    """Goal: neither is needed at run time. Method: imports of them from elsewhere."""
     wrong = (
         item
         for item in OURS
         if (_part(item.target) == "forebay.cli" and _part(item.importer) != "forebay.cli")
         or (
             _part(item.target) == "forebay.testing"
-            and _part(item.importer) not in ("forebay.testing", "forebay.cli")
+            and _part(item.importer) != "forebay.testing"
             # The pytest plugin is a test tool too.
             and not item.importer.startswith("forebay.integrations.pytest")
         )
@@ -410,3 +410,8 @@ def test_what_pool_and_seam_look_for_by_name_is_somebody_elses() -> None:
     here = {one for one in _looked_for() if one[0].split("/")[0] in ("_sqlalchemy", "pool")}
     assert here == {one for one in LOOKED_FOR if one[0].split("/")[0] in ("_sqlalchemy", "pool")}
     assert set(LOOKED_FOR) <= _looked_for()
+
+
+def test_the_package_needs_nothing_of_its_tests() -> None:
+    """Goal: what is installed runs without the repository. Method: imports of `tests`, `bench` and `conformance`."""
+    assert not [item for item in IMPORTS if item.module.split(".")[0] in ("tests", "bench", "conformance")]

@@ -28,8 +28,8 @@ import pytest
 
 from forebay.dialects._switch_pages import as_markdown as engine_options
 from forebay.pool._pages import as_markdown as pool_options
-from forebay.testing.availability import require
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

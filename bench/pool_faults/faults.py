@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bench.pool_faults.traffic import Seen, Traffic, write
 from bench.pool_rows import Side
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.proxy import Proxy
 
 __all__ = ["FAULTS", "Ground"]
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from sqlalchemy import text
 
 from bench.pool_rows.sides import Outcome, Side, outcome_of
-from forebay.testing.proxy import Proxy
-from forebay.testing.servers.mariadb import MariaDBServer
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.mariadb import MariaDBServer
+from tests.support.proxy import Proxy
 
 __all__ = ["Disposed", "Killed", "TimedOut", "dispose_in_use", "idle_killed", "queries_timed_out"]
 

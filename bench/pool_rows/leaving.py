@@ -12,9 +12,9 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bench.pool_rows.sides import Outcome, Side, outcome_of
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers._base import Server
-from forebay.testing.servers.mariadb import MariaDBServer
+from tests.support.mariadb import MariaDBServer
+from tests.support.proxy import Proxy
 
 __all__ = ["WAYS", "Left", "leave_stalled"]
 

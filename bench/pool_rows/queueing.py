@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import event, exc, text
 
 from bench.pool_rows.sides import Outcome, Side, outcome_of
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.proxy import Proxy
 
 __all__ = [
     "ColdPool",

@@ -13,8 +13,8 @@ from bench.pool_faults.traffic import cause_of
 from bench.soaking.record import NAME, SIZE, Soaked
 from bench.soaking.watch import Watch
 from forebay.errors import PoolDisposedError
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.proxy import Proxy
 
 __all__ = ["STEPS", "Blows"]
 

@@ -22,8 +22,8 @@ from bench.soaking.record import NAME, Soaked, told
 from forebay.pool._core import Core, CoreBug, Slot, Waiter
 from forebay.pool._core.invariants import check
 from forebay.pool.shell import Shell
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.proxy import Proxy
 
 __all__ = ["Watch", "overheard", "see_what_is_left", "settled", "sockets_to"]
 

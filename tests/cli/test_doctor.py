@@ -16,10 +16,10 @@ from forebay.cli.__main__ import _command_group
 from forebay.cli.doctor.checks import CHECKS
 from forebay.cli.doctor.pages import index_page, page
 from forebay.cli.errors import CliError
-from forebay.testing.availability import require
-from forebay.testing.servers.mariadb import MariaDBServer
-from forebay.testing.servers.pgbouncer import PgBouncer
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
+from tests.support.mariadb import MariaDBServer
+from tests.support.pgbouncer import PgBouncer
 
 DOCS = Path(__file__).parents[2] / "docs" / "doctor"
 SECRET = "hunter" + "2"

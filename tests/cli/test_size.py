@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from forebay.testing.servers.mariadb import MariaDBServer
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.mariadb import MariaDBServer
 
 from .conftest import Run
 

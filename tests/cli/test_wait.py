@@ -10,8 +10,8 @@ import pytest
 from forebay.cli.any_url import any_database
 from forebay.cli.errors import CliError
 from forebay.cli.wait import wait_for
-from forebay.testing.servers.mariadb import MariaDBServer
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.mariadb import MariaDBServer
 
 from .conftest import Run
 

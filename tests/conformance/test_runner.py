@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy
 
 from conformance.__main__ import main
-from forebay.testing.availability import require
+from tests.support.availability import require
 
 _CONFTEST = """
 def pytest_addoption(parser):

@@ -12,7 +12,7 @@ import pytest
 from forebay.dialects._asyncpg.hosts import AsyncpgHosts
 from forebay.dialects._hosts import Hosts
 from forebay.dialects._psycopg.hosts import PsycopgHosts
-from forebay.testing.clock import run_virtual
+from tests.support.clock import run_virtual
 
 TWO: dict[str, dict[str, Any]] = {
     "asyncpg": {"host": ["a", "b"], "port": [1, 2]},

@@ -11,9 +11,9 @@ from sqlalchemy import exc, text
 from bench.kills import read_load, write_load
 from bench.pool_rows import OURS
 from forebay import create_async_engine
-from forebay.testing.availability import require
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
+from tests.support.proxy import Proxy
 
 OTHERS = "FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(15%' AND pid <> pg_backend_pid()"
 

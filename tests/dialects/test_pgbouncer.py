@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy import exc, text
 
 from forebay import AsyncEngine, create_async_engine
-from forebay.testing.availability import require
-from forebay.testing.proxy import Proxy
-from forebay.testing.servers.pgbouncer import PgBouncer
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
+from tests.support.pgbouncer import PgBouncer
+from tests.support.proxy import Proxy
 
 READ = text("SELECT * FROM pooled WHERE n < :most")
 

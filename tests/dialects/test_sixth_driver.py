@@ -22,8 +22,8 @@ PAGE = ROOT / "docs" / "how-to" / "add-a-driver.md"
 _PROGRAM = """
 import asyncio
 
-from forebay.testing.fake_dialect import FakeDialect  # as its package's entry point would
-from forebay.testing.fake_driver import FakeDatabase
+from tests.support.fake_dialect import FakeDialect  # as its package's entry point would
+from tests.support.fake_driver import FakeDatabase
 from sqlalchemy import make_url, text
 
 import forebay
@@ -92,12 +92,12 @@ def doctor():
 def hints():
     from forebay.hints import explain, hint_for
 
-    found = explain("ModuleNotFoundError: No module named 'forebay.testing.fake_driver'")
+    found = explain("ModuleNotFoundError: No module named 'tests.support.fake_driver'")
     assert [one.hint.code for one in found] == ["driver-not-installed"], found
     assert "gates" in found[0].hint.remedies[0]
 
     def not_here(cls):
-        raise ModuleNotFoundError("No module named 'forebay.testing.fake_driver'", name="forebay.testing.fake_driver")
+        raise ModuleNotFoundError("No module named 'tests.support.fake_driver'", name="tests.support.fake_driver")
 
     from forebay.dialects.gates import GatesDialect
 

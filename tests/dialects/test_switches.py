@@ -13,11 +13,11 @@ from sqlalchemy.ext import asyncio as stock
 from sqlalchemy.orm import DeclarativeBase
 
 import forebay
-from forebay.testing.availability import require
-from forebay.testing.proxy import Proxy
-from forebay.testing.servers.mariadb import MariaDBServer
 from forebay.testing.servers.postgres import PostgresServer
 from tests.dialects.lost import PID, blind, killed_idle
+from tests.support.availability import require
+from tests.support.mariadb import MariaDBServer
+from tests.support.proxy import Proxy
 
 ONE = text("SELECT 1")
 ALL_OFF = {

@@ -10,7 +10,7 @@ import sqlalchemy.ext.asyncio as stock
 from sqlalchemy import text
 
 import forebay
-from forebay.testing.availability import require
+from tests.support.availability import require
 
 Script = Callable[[str], str]
 

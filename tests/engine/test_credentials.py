@@ -16,9 +16,9 @@ from sqlalchemy.pool import NullPool
 from forebay import AsyncEngine, create_async_engine
 from forebay.engine.credentials import Credential, Credentials
 from forebay.errors import ConfigurationError, InvalidOptionError
-from forebay.testing.availability import require
-from forebay.testing.servers.mariadb import MariaDBServer
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
+from tests.support.mariadb import MariaDBServer
 
 SECRET = "p@ss/word"
 DRIVERS = ("asyncpg", "psycopg", "asyncmy", "aiomysql")

@@ -12,7 +12,7 @@ from sqlalchemy.pool import NullPool
 from forebay import create_async_engine
 from forebay.engine.presets import PRESETS, as_markdown, preset
 from forebay.errors import InvalidOptionError
-from forebay.testing.servers.pgbouncer import PgBouncer
+from tests.support.pgbouncer import PgBouncer
 
 URLS = {
     "asyncpg": "postgresql+asyncpg://h/db",

@@ -13,10 +13,10 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from forebay import AsyncEngine, AsyncSession, create_async_engine, preset
 from forebay.errors import InvalidOptionError, StatementTimeoutError
-from forebay.testing.availability import require
-from forebay.testing.proxy import Proxy
-from forebay.testing.servers.mariadb import MariaDBServer
-from forebay.testing.servers.pgbouncer import PgBouncer
+from tests.support.availability import require
+from tests.support.mariadb import MariaDBServer
+from tests.support.pgbouncer import PgBouncer
+from tests.support.proxy import Proxy
 
 LIMIT_S = 0.2
 LATE_S = 0.5

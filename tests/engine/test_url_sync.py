@@ -13,8 +13,8 @@ from forebay import create_async_engine
 from forebay.engine import urls
 from forebay.engine.urls import async_url, create_sync_engine, sync_url
 from forebay.errors import ConfigurationError, InvalidURLError, UnknownDriverError
-from forebay.testing.servers.mariadb import MariaDBServer
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.mariadb import MariaDBServer
 
 SECRET = "p%40ss%2Fword"
 

@@ -11,10 +11,10 @@ from sqlalchemy import URL, text
 from sqlalchemy.pool import NullPool
 
 from forebay import create_async_engine
-from forebay.testing.availability import require
 from forebay.testing.servers.certificates import make_certificates
-from forebay.testing.servers.mariadb import MariaDBServer
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
+from tests.support.mariadb import MariaDBServer
 
 POSTGRES = ("asyncpg", "psycopg")
 MYSQL = ("asyncmy", "aiomysql")

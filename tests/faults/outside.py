@@ -9,8 +9,8 @@ import time
 from typing import Final
 
 from forebay.testing.servers._base import Server
-from forebay.testing.servers.mariadb import MariaDBServer
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.mariadb import MariaDBServer
 
 __all__ = ["Outside", "new_tag"]
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from forebay.hints import explain, hint_for
-from forebay.testing.availability import require
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
 
 Recognise = Callable[[BaseException, str], None]
 

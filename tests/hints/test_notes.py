@@ -15,8 +15,8 @@ from sqlalchemy.pool import NullPool
 
 from forebay import async_sessionmaker, create_async_engine
 from forebay.hints import find
-from forebay.testing.availability import require
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
 
 SECRET = "hunter" + "2"
 

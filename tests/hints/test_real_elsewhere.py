@@ -19,7 +19,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from forebay import async_sessionmaker, create_async_engine
 from forebay.hints import explain
-from forebay.testing.servers.mariadb import MariaDBServer
+from tests.support.mariadb import MariaDBServer
 
 from .conftest import Recognise
 
@@ -139,7 +139,7 @@ async def test_mariadb_ends_the_session(mariadb: MariaDBServer, recognised: Reco
 @pytest.mark.parametrize("driver", ["asyncmy", "aiomysql"])
 async def test_mariadb_has_no_connection_left(recognised: Recognise, driver: str) -> None:
     """Goal: (1040, 'Too many connections'). Method: a private server with few of them, all taken."""
-    from forebay.testing.availability import require
+    from tests.support.availability import require
 
     require("mariadb", driver)
     with MariaDBServer(settings={"max_connections": 10}) as server:

@@ -15,10 +15,10 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from forebay import create_async_engine
 from forebay.hints import explain, hint_for
-from forebay.testing.availability import require
-from forebay.testing.servers.pgbouncer import PgBouncer
 from forebay.testing.servers.postgres import PostgresServer
 from tests.starting import StartingPostgres
+from tests.support.availability import require
+from tests.support.pgbouncer import PgBouncer
 
 from .conftest import Recognise
 

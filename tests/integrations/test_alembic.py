@@ -17,9 +17,9 @@ import pytest
 from sqlalchemy import inspect, text
 
 import forebay
-from forebay.testing.servers.mariadb import MariaDBServer
 from forebay.testing.servers.postgres import PostgresServer
 from tests.integrations.programs import EXAMPLES, Program, python
+from tests.support.mariadb import MariaDBServer
 
 pytest.importorskip("alembic")
 

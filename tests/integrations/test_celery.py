@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from forebay.testing.availability import require
 from forebay.testing.servers._base import free_port
 from forebay.testing.servers.postgres import PostgresServer
 from tests.integrations.programs import EXAMPLES, Program, python
+from tests.support.availability import require
 
 pytest.importorskip("celery")
 

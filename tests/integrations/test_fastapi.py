@@ -13,8 +13,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import forebay
 from forebay.session import ReadOnlySessionError, read_only
-from forebay.testing.availability import require
 from forebay.testing.servers._base import free_port
+from tests.support.availability import require
 
 fastapi = pytest.importorskip("fastapi")
 httpx = pytest.importorskip("httpx")

@@ -11,10 +11,10 @@ import pytest
 
 import forebay
 from forebay.integrations._health import Readiness, State
-from forebay.testing.availability import require
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers._base import free_port
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
+from tests.support.proxy import Proxy
 
 ON_ALL = pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "aiosqlite"], indirect=True)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from forebay.testing.availability import require
 from forebay.testing.servers.postgres import PostgresServer
 from tests.integrations.programs import EXAMPLES
+from tests.support.availability import require
 
 PAGES = EXAMPLES.parent / "docs" / "how-to"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from forebay.testing.availability import require
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
 
 MODELS = """
 import pytest

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from forebay.testing.availability import require
 from forebay.testing.servers._base import free_port
 from forebay.testing.servers.postgres import PostgresServer
 from tests.integrations.programs import EXAMPLES, Program, python
+from tests.support.availability import require
 
 httpx = pytest.importorskip("httpx")
 

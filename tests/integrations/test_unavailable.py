@@ -12,11 +12,11 @@ from sqlalchemy import exc, text
 from sqlalchemy.pool import NullPool
 
 import forebay
-from forebay.testing.availability import require
 from forebay.testing.servers._base import free_port
-from forebay.testing.servers.mariadb import MariaDBServer
 from forebay.testing.servers.postgres import PostgresServer
 from tests.starting import StartingPostgres
+from tests.support.availability import require
+from tests.support.mariadb import MariaDBServer
 
 fastapi = pytest.importorskip("fastapi")
 httpx = pytest.importorskip("httpx")

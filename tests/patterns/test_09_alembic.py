@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 
-from forebay.testing.availability import require
+from tests.support.availability import require
 
 from .conftest import with_driver
 

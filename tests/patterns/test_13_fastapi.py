@@ -11,7 +11,7 @@ from sqlalchemy import ForeignKey, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
 
 from forebay import AsyncSession, async_sessionmaker, create_async_engine
-from forebay.testing.availability import require
+from tests.support.availability import require
 
 
 class Base(DeclarativeBase):

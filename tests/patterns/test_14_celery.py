@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from forebay.testing.availability import require
+from tests.support.availability import require
 
 TASKS = """
 import asyncio

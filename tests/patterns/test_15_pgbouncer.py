@@ -12,9 +12,9 @@ from sqlalchemy import exc, text
 from sqlalchemy.pool import NullPool
 
 from forebay import AsyncEngine, create_async_engine
-from forebay.testing.availability import require
-from forebay.testing.servers.pgbouncer import PgBouncer
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
+from tests.support.pgbouncer import PgBouncer
 
 
 @pytest.fixture

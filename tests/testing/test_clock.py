@@ -8,8 +8,8 @@ import time
 import asyncpg
 import pytest
 
-from forebay.testing.clock import Deadlock, VirtualTimeLoop, run_virtual
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.clock import Deadlock, VirtualTimeLoop, run_virtual
 
 
 def test_an_hour_passes_at_once() -> None:

@@ -12,10 +12,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from forebay.testing.fake_dialect import URL
-from forebay.testing.fake_driver import ConnectionLost, FakeDatabase
-from forebay.testing.gates import Effect
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.fake_dialect import URL
+from tests.support.fake_driver import ConnectionLost, FakeDatabase
+from tests.support.gates import Effect
 
 metadata = MetaData()
 notes = Table("forebay_fake_notes", metadata, Column("text", String(50)), Column("size", Integer))

@@ -14,11 +14,11 @@ import asyncpg
 import psycopg
 import pytest
 
-from forebay.testing import fake_driver
-from forebay.testing.clock import run_virtual
-from forebay.testing.fake_driver import FakeConnection, FakeDatabase
-from forebay.testing.gates import Effect, Gates, sweep
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support import fake_driver
+from tests.support.clock import run_virtual
+from tests.support.fake_driver import FakeConnection, FakeDatabase
+from tests.support.gates import Effect, Gates, sweep
 
 Row = tuple[Any, ...]
 

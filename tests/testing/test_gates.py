@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from forebay.testing.clock import Deadlock, run_virtual
-from forebay.testing.gates import Effect, Fault, GateError, Gates, Struck, sweep
+from tests.support.clock import Deadlock, run_virtual
+from tests.support.gates import Effect, Fault, GateError, Gates, Struck, sweep
 
 
 def test_an_open_gate_lets_the_loop_turn_once() -> None:

@@ -9,9 +9,9 @@ import pymysql
 import pytest
 from sqlalchemy import make_url
 
-from forebay.testing.availability import require
 from forebay.testing.servers._base import ServerError, StopMode
-from forebay.testing.servers.mariadb import MariaDBServer
+from tests.support.availability import require
+from tests.support.mariadb import MariaDBServer
 
 
 def client(server: MariaDBServer, **options: object) -> pymysql.Connection:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from forebay.testing.availability import require
 from forebay.testing.servers._base import ServerUnavailable, StopMode
-from forebay.testing.servers.pgbouncer import PgBouncer
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
+from tests.support.pgbouncer import PgBouncer
 
 
 def backend(connection: psycopg.Connection) -> int:

@@ -17,9 +17,9 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import make_url
 
-from forebay.testing.availability import require
 from forebay.testing.servers._base import ServerError, ServerUnavailable, StopMode, free_port
 from forebay.testing.servers.postgres import Flavour, PostgresServer, find_binaries
+from tests.support.availability import require
 
 
 @pytest.mark.long

@@ -9,9 +9,9 @@ import asyncpg
 import psycopg
 import pytest
 
-from forebay.testing.proxy import Proxy, ThreadedProxy
-from forebay.testing.servers.mariadb import MariaDBServer
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.mariadb import MariaDBServer
+from tests.support.proxy import Proxy, ThreadedProxy
 
 
 async def connect(server: PostgresServer, proxy: Proxy | ThreadedProxy, **options: Any) -> asyncpg.Connection:

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from forebay.testing.proxy import Proxy, ThreadedProxy
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.proxy import Proxy, ThreadedProxy
 
 
 @pytest.fixture

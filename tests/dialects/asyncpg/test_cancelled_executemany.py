@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import exc, text
 
 from forebay import AsyncEngine, create_async_engine
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.proxy import Proxy
 
 ROWS = [{"id": number} for number in range(300_000)]
 

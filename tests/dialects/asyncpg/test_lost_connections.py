@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import event, exc, text
 
 from forebay import AsyncSession, create_async_engine
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
 from tests.dialects.lost import PID, blind, killed_idle
+from tests.support.proxy import Proxy
 
 BOTH_LOOPS = True
 

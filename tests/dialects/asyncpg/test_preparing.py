@@ -7,8 +7,8 @@ from sqlalchemy import exc, text
 
 from forebay import AsyncEngine, create_async_engine
 from forebay.dialects._asyncpg.statements import StatementNames
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.proxy import Proxy
 
 BOTH_LOOPS = True
 

@@ -17,8 +17,8 @@ from sqlalchemy import Column, Integer, insert, text
 from sqlalchemy.orm import DeclarativeBase
 
 from forebay import AsyncEngine, AsyncSession, create_async_engine
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.proxy import Proxy
 
 BOTH_LOOPS = True
 

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import event, exc, text
 
 from forebay import AsyncEngine, AsyncSession, create_async_engine
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.proxy import Proxy
 
 BOTH_LOOPS = True
 

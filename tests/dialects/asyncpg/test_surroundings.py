@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import exc, text
 
 from forebay import AsyncEngine, AsyncSession, create_async_engine
-from forebay.testing.proxy import Proxy
-from forebay.testing.servers.pgbouncer import PgBouncer
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.pgbouncer import PgBouncer
+from tests.support.proxy import Proxy
 
 BOTH_LOOPS = True
 

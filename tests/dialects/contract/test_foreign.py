@@ -14,9 +14,9 @@ from forebay import create_async_engine
 from forebay.dialects._adapter import ABSENT, DriverTraits, PooledConnection, pooled, traits_of
 from forebay.dialects._psycopg.connection import PlainPsycopgConnection
 from forebay.dialects._sqlite.plain import PlainSqliteConnection
-from forebay.testing.fake_dialect import FakeDialect, _AdaptedConnection
-from forebay.testing.fake_driver import FakeDatabase
 from tests.pool.shell.fake import PooledFakeDialect
+from tests.support.fake_dialect import FakeDialect, _AdaptedConnection
+from tests.support.fake_driver import FakeDatabase
 
 assert PooledFakeDialect.driver == "pooled"  # its import makes the URL known
 

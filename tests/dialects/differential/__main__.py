@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from forebay.testing.servers.mariadb import MariaDBServer
 from forebay.testing.servers.postgres import PostgresServer
 from tests.dialects.differential.grounds import Ground, MariaDB, Postgres, SQLite
 from tests.dialects.differential.sides import Contest
+from tests.support.mariadb import MariaDBServer
 
 DRIVERS = ("asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite")
 

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from forebay.testing.servers.mariadb import MariaDBServer
 from forebay.testing.servers.postgres import PostgresServer
 from tests.dialects.differential.steps import Grammar
+from tests.support.mariadb import MariaDBServer
 
 #: Seconds the server gets to take note of a session that was left or dropped.
 _SETTLES_S = 3.0

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import exc, text
 
 from forebay import AsyncSession, create_async_engine
-from forebay.testing.availability import require
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])

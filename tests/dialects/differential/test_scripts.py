@@ -11,11 +11,11 @@ from collections.abc import Iterator
 import pytest
 
 from forebay import AsyncConnection
-from forebay.testing.availability import require
 from tests.dialects.differential.__main__ import DRIVERS, ground_for
 from tests.dialects.differential.grounds import _POSTGRES, Ground
 from tests.dialects.differential.sides import Contest, configurations
 from tests.dialects.differential.steps import kinds_of, make, printed, shrunk
+from tests.support.availability import require
 
 #: Scripts in a quick run; MariaDB's DDL takes its time.
 QUICK = {"asyncpg": 120, "psycopg": 60, "asyncmy": 15, "aiomysql": 15, "aiosqlite": 60}

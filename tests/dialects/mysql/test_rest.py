@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import exc, make_url, text
 
 from forebay import AsyncEngine, create_async_engine
-from forebay.testing.availability import require
-from forebay.testing.proxy import Proxy
-from forebay.testing.servers.mariadb import MariaDBServer
+from tests.support.availability import require
+from tests.support.mariadb import MariaDBServer
+from tests.support.proxy import Proxy
 
 COUNT = text("SELECT count(*) FROM rest_t")
 INSERT = text("INSERT INTO rest_t VALUES (1)")

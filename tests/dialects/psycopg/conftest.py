@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from forebay import AsyncEngine, create_async_engine
-from forebay.testing.availability import require
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
+from tests.support.proxy import Proxy
 
 
 @pytest.fixture(params=[True, False], ids=["pipeline", "await"])

@@ -11,8 +11,8 @@ from psycopg.pq import ConnStatus
 from sqlalchemy import text
 
 from forebay import create_async_engine
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.proxy import Proxy
 
 
 @pytest.mark.parametrize("what", ["a rollback", "a statement"])

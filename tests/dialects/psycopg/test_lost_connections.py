@@ -15,9 +15,9 @@ from sqlalchemy import event, exc, text
 from sqlalchemy.util import greenlet_spawn
 
 from forebay import AsyncSession, create_async_engine
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
 from tests.dialects.lost import PID, blind, killed_idle
+from tests.support.proxy import Proxy
 
 
 async def pid_of(driver: Any) -> int:

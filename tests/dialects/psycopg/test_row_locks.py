@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import exc, text
 
 from forebay import create_async_engine
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.proxy import Proxy
 
 
 @pytest.mark.long

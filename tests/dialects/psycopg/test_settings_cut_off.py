@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import text
 
 from forebay import create_async_engine
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.proxy import Proxy
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import exc, text
 
 from forebay import AsyncEngine, AsyncSession, create_async_engine
-from forebay.testing.availability import require
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
+from tests.support.proxy import Proxy
 
 Engines = Callable[..., AsyncEngine]
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from forebay import AsyncEngine, create_async_engine
-from forebay.testing.availability import require
+from tests.support.availability import require
 
 
 @pytest.fixture

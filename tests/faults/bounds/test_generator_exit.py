@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url, text
 
-from forebay.testing.proxy import ThreadedProxy
 from tests.faults.marks import not_yet
+from tests.support.proxy import ThreadedProxy
 
 swallowed = not_yet("GeneratorExit is swallowed, and InvalidStateError comes in its place")
 

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url, text
 
-from forebay.testing.proxy import ThreadedProxy
 from tests.faults.marks import SIDE, not_yet
+from tests.support.proxy import ThreadedProxy
 
 replaced = not_yet("the error of our own cut-off takes the place of the program's exception")
 

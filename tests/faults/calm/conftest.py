@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy.pool import AsyncAdaptedQueuePool as StockPool
 
 from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
-from forebay.testing.fake_dialect import URL
-from forebay.testing.fake_driver import FakeDatabase
 from tests.faults.marks import SIDE
+from tests.support.fake_dialect import URL
+from tests.support.fake_driver import FakeDatabase
 
 #: Called with a database and options of `create_async_engine`.
 MakeEngine = Callable[..., Any]

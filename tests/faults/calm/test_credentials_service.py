@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 
 from forebay.engine.credentials import Credentials
-from forebay.testing.clock import run_virtual
 from tests.faults.marks import not_yet, ours_only
+from tests.support.clock import run_virtual
 
 
 @ours_only

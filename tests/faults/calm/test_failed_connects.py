@@ -11,11 +11,11 @@ from typing import Any
 
 from sqlalchemy import event, exc
 
-from forebay.testing.clock import run_virtual
-from forebay.testing.fake_driver import FakeDatabase, OperationalError
-from forebay.testing.gates import Effect
 from tests.faults.calm.conftest import MakeEngine
 from tests.faults.marks import not_yet
+from tests.support.clock import run_virtual
+from tests.support.fake_driver import FakeDatabase, OperationalError
+from tests.support.gates import Effect
 
 
 class Refused(OperationalError):

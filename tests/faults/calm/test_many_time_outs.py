@@ -13,10 +13,10 @@ from typing import Any
 
 from sqlalchemy import exc
 
-from forebay.testing.clock import run_virtual
-from forebay.testing.fake_driver import FakeDatabase
 from tests.faults.calm.conftest import MakeEngine
 from tests.faults.marks import not_yet
+from tests.support.clock import run_virtual
+from tests.support.fake_driver import FakeDatabase
 
 CALLERS = 400
 

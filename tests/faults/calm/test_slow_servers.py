@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 
-from forebay.testing.clock import run_virtual
-from forebay.testing.fake_driver import FakeDatabase
-from forebay.testing.gates import Effect, Gates
 from tests.faults.calm.conftest import MakeEngine
+from tests.support.clock import run_virtual
+from tests.support.fake_driver import FakeDatabase
+from tests.support.gates import Effect, Gates
 
 
 def test_callers_with_less_patience_than_a_connect_takes_are_served_in_the_end(make_engine: MakeEngine) -> None:

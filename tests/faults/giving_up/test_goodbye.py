@@ -17,8 +17,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.pool import NullPool
 
-from forebay.testing.servers.mariadb import MariaDBServer
 from tests.faults.marks import not_yet
+from tests.support.mariadb import MariaDBServer
 
 no_quit = not_yet("the socket is dropped without QUIT")
 

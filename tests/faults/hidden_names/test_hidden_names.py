@@ -17,10 +17,10 @@ from forebay.dialects._parts import Need, Parts
 from forebay.dialects._psycopg.bounded import bounded
 from forebay.dialects._psycopg.parts import PARTS as PSYCOPG
 from forebay.dialects._sqlite.parts import PARTS as AIOSQLITE
-from forebay.testing.availability import require
 from tests.faults.hidden_names.hiding import hidden
 from tests.faults.hidden_names.scripts import play
 from tests.faults.marks import ours_only
+from tests.support.availability import require
 
 pytestmark = ours_only
 

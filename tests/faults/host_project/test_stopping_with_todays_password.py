@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import make_url, text
 
 from forebay.errors import StatementTimeoutError
-from forebay.testing.availability import require
-from forebay.testing.servers.mariadb import MariaDBServer
 from tests.faults.marks import not_yet, ours_only
+from tests.support.availability import require
+from tests.support.mariadb import MariaDBServer
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url, text
 
-from forebay.testing.proxy import ThreadedProxy
 from tests.faults.marks import SIDE, not_yet
 from tests.faults.noise.listening import heard
+from tests.support.proxy import ThreadedProxy
 
 DRIVERS = ("asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite")
 WITH_A_SERVER = DRIVERS[:4]

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from sqlalchemy import event, make_url, text
 
-from forebay.testing.proxy import ThreadedProxy
 from tests.faults.marks import SIDE, not_yet
+from tests.support.proxy import ThreadedProxy
 
 pytestmark = pytest.mark.usefixtures("threads_end_with_their_loop")
 

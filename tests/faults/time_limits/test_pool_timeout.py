@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from sqlalchemy import exc, make_url, text
 
-from forebay.testing.proxy import ThreadedProxy
 from tests.faults.marks import SIDE, not_yet, ours_only
+from tests.support.proxy import ThreadedProxy
 
 each_that_pings = pytest.mark.parametrize(
     ("database_url", "engine_options"),

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
 from tests.faults.marks import SIDE
+from tests.support.proxy import Proxy
 
 BOTH_LOOPS = True
 

@@ -13,8 +13,8 @@ from bench.faults import prepare
 from bench.pool_faults import Seen
 from bench.pool_faults.faults import FAULTS, Ground
 from bench.pool_rows import OURS
-from forebay.testing.availability import require
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from sqlalchemy import exc, text
 
 import forebay
 from forebay.errors import PoolTimeoutError
-from forebay.testing.availability import require
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
+from tests.support.proxy import Proxy
 
 
 @pytest.mark.long

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from forebay.testing.availability import require
+from tests.support.availability import require
 
 ROOT = Path(__file__).parents[3]
 

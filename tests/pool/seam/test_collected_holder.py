@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 import forebay
 from bench.pool_rows import OURS
-from forebay.testing.availability import require
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
 
 WARNING = "The garbage collector is trying to clean up non-checked-in connection"
 

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from forebay.testing.availability import require
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
 
 # A process of its own: forking one with pytest's threads in it is not what is tested here.
 SCRIPT = """

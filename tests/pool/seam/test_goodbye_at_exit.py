@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from forebay.testing.availability import require
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
 
 # Two idle connections, and one that is out and in a transaction.
 SCRIPT = """

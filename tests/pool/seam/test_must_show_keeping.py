@@ -7,8 +7,8 @@ import pytest
 from bench.pool_rows import OURS
 from bench.pool_rows.keeping import dispose_in_use, idle_killed, queries_timed_out
 from forebay.errors import PoolDisposedError
-from forebay.testing.availability import require
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
 
 
 @pytest.mark.parametrize("database_url", ["asyncpg", "psycopg"], indirect=True)

@@ -8,8 +8,8 @@ import pytest
 
 from bench.pool_rows import OURS
 from bench.pool_rows.leaving import WAYS, leave_stalled
-from forebay.testing.availability import require
 from forebay.testing.servers._base import Server
+from tests.support.availability import require
 
 # A commit that nobody cancels is waited for: only the caller knows how long one may take.
 CASES = [

@@ -6,8 +6,8 @@ import pytest
 
 from bench.pool_rows import OURS
 from bench.pool_rows.loops import several_loops
-from forebay.testing.availability import require
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
 
 
 @pytest.mark.long

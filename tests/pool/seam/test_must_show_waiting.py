@@ -10,8 +10,8 @@ from sqlalchemy import exc, text
 from bench.pool_rows import OURS
 from bench.pool_rows.queueing import cold_pool, impatient_callers, order_of_service, server_down, silent
 from forebay.errors import PoolTimeoutError
-from forebay.testing.availability import require
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
 
 POSTGRES_DRIVERS = ("asyncpg", "psycopg")
 

@@ -16,10 +16,10 @@ from sqlalchemy import NullPool, event, exc, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import forebay
-from forebay.testing.availability import require
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers._base import Endpoint
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
+from tests.support.proxy import Proxy
 
 DRIVERS = ("asyncpg", "psycopg")
 

@@ -31,9 +31,9 @@ from forebay.dialects._adapter import PooledModule
 from forebay.dialects._leftovers import Leftovers, NotesLeftovers
 from forebay.dialects._use import checked, counted
 from forebay.pool._core.invariants import CheckedCore, check
-from forebay.testing.fake_dialect import FakeDialect, _AdaptedConnection, _Module
-from forebay.testing.fake_driver import ConnectionLost, FakeConnection, FakeDatabase
-from forebay.testing.gates import Gates
+from tests.support.fake_dialect import FakeDialect, _AdaptedConnection, _Module
+from tests.support.fake_driver import ConnectionLost, FakeConnection, FakeDatabase
+from tests.support.gates import Gates
 
 __all__ = ["PooledDatabase", "World", "checked_cores"]
 

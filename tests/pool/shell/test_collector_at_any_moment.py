@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from forebay.testing.clock import run_virtual
 from tests.pool.shell.fake import World
+from tests.support.clock import run_virtual
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*garbage collector.*")
 

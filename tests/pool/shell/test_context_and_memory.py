@@ -12,8 +12,8 @@ from sqlalchemy import event, text
 
 from forebay.pool._core import Waiter
 from forebay.pool.shell import _Caller
-from forebay.testing.clock import run_virtual
 from tests.pool.shell.fake import World, checked_cores
+from tests.support.clock import run_virtual
 
 __all__ = ["checked_cores"]
 

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import text
 
 import forebay.pool.shell
-from forebay.testing.clock import run_virtual
 from tests.pool.shell.fake import World, checked_cores
+from tests.support.clock import run_virtual
 
 __all__ = ["checked_cores"]
 

@@ -15,10 +15,10 @@ from sqlalchemy.pool import NullPool
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 import forebay
-from forebay.testing.clock import run_virtual
-from forebay.testing.fake_dialect import URL as STOCK_URL
-from forebay.testing.fake_driver import ConnectionLost
 from tests.pool.shell.fake import PooledDatabase, checked_cores
+from tests.support.clock import run_virtual
+from tests.support.fake_dialect import URL as STOCK_URL
+from tests.support.fake_driver import ConnectionLost
 
 __all__ = ["checked_cores"]
 

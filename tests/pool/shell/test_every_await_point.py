@@ -15,8 +15,8 @@ import pytest
 from sqlalchemy import event, text
 
 import forebay
-from forebay.testing.gates import Effect, Gates, Struck, sweep
 from tests.pool.shell.fake import World, checked_cores, held
+from tests.support.gates import Effect, Gates, Struck, sweep
 
 __all__ = ["checked_cores"]
 

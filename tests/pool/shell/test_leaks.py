@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import exc, text
 
-from forebay.testing.clock import run_virtual
 from tests.pool.shell.fake import World, checked_cores
+from tests.support.clock import run_virtual
 
 __all__ = ["checked_cores"]
 

@@ -13,8 +13,8 @@ from sqlalchemy import event, exc, text
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from forebay.errors import PoolUsageError
-from forebay.testing.clock import run_virtual
 from tests.pool.shell.fake import World, checked_cores
+from tests.support.clock import run_virtual
 
 __all__ = ["checked_cores"]
 

@@ -12,8 +12,8 @@ from sqlalchemy import text
 from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
 from forebay.errors import InvalidOptionError
 from forebay.pool.options import OPTIONS, Option, problems
-from forebay.testing.clock import run_virtual
 from tests.pool.shell.fake import World, checked_cores
+from tests.support.clock import run_virtual
 
 __all__ = ["checked_cores"]
 

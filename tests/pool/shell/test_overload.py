@@ -9,8 +9,8 @@ from sqlalchemy import exc, text
 
 from forebay.errors import PoolOverloadedError
 from forebay.pool import PoolStatistics
-from forebay.testing.clock import run_virtual
 from tests.pool.shell.fake import World, checked_cores
+from tests.support.clock import run_virtual
 
 __all__ = ["checked_cores"]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from forebay.testing.clock import run_virtual
 from tests.pool.core.scenario import Scenario
 from tests.pool.shell.fake import checked_cores
 from tests.pool.shell.scenario_world import ShellWorld
+from tests.support.clock import run_virtual
 
 __all__ = ["checked_cores"]
 

@@ -11,9 +11,9 @@ from bench.pool_rows import OURS
 from bench.soak import STEPS, Soaked, soak
 from bench.soaking.callers import Callers
 from bench.soaking.record import POOL_TIMEOUT_S, SIZE
-from forebay.testing.availability import require
-from forebay.testing.proxy import Proxy
 from forebay.testing.servers.postgres import PostgresServer
+from tests.support.availability import require
+from tests.support.proxy import Proxy
 
 DRIVERS = pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 

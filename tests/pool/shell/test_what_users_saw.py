@@ -9,9 +9,9 @@ from sqlalchemy import exc, text
 
 import forebay
 from forebay.errors import PoolDisposedError
-from forebay.testing.clock import run_virtual
-from forebay.testing.gates import Effect
 from tests.pool.shell.fake import World, checked_cores
+from tests.support.clock import run_virtual
+from tests.support.gates import Effect
 
 __all__ = ["checked_cores"]
 

@@ -1,1 +1,1 @@
-"""Private database servers for tests and benchmarks: PostgreSQL, MariaDB, PgBouncer."""
+"""A private PostgreSQL for tests."""

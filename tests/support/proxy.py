@@ -29,9 +29,9 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from forebay.testing._pgwire import PostgresReader
-from forebay.testing._wire import Direction, Link
 from forebay.testing.servers._base import free_port
+from tests.support._pgwire import PostgresReader
+from tests.support._wire import Direction, Link
 
 __all__ = ["Proxy", "ThreadedProxy"]
 

@@ -17,8 +17,8 @@ from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.engine.url import URL as EngineURL
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
-from forebay.testing import fake_driver
-from forebay.testing.fake_driver import FakeConnection, FakeDatabase
+from tests.support import fake_driver
+from tests.support.fake_driver import FakeConnection, FakeDatabase
 
 __all__ = ["URL", "FakeDialect"]
 

@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from forebay.testing.clock import run_virtual
+from tests.support.clock import run_virtual
 
 __all__ = ["Effect", "Event", "Fault", "GateError", "Gates", "Struck", "Verdict", "sweep"]
 

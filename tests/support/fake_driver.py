@@ -23,7 +23,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Self
 
-from forebay.testing.gates import Gates
+from tests.support.gates import Gates
 
 __all__ = [
     "ConnectionLost",

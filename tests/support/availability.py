@@ -34,14 +34,14 @@ def _tls() -> None:
 
 
 def _mariadb() -> None:
-    from forebay.testing.servers.mariadb import MariaDBServer
+    from tests.support.mariadb import MariaDBServer
 
     MariaDBServer()
 
 
 def _pgbouncer(prepared_statements: int | None = None) -> None:
-    from forebay.testing.servers.pgbouncer import PgBouncer
     from forebay.testing.servers.postgres import PostgresServer
+    from tests.support.pgbouncer import PgBouncer
 
     PgBouncer(PostgresServer(), max_prepared_statements=prepared_statements)
 
@@ -77,7 +77,7 @@ _CHECKS: dict[str, Callable[[], None]] = {
     # What people run beside SQLAlchemy.
     "opentelemetry": _module("opentelemetry.instrumentation.sqlalchemy"),
     **{name: _module(name) for name in ("alembic", "sqlmodel", "fastapi", "httpx", "celery", "advanced_alchemy")},
-    **{name: _module(name) for name in ("starlette", "uvicorn", "redis", "anyio", "gevent", "mkdocs")},
+    **{name: _module(name) for name in ("starlette", "uvicorn", "redis", "anyio", "gevent", "mkdocs", "hatchling")},
     "redis-server": _redis_server,
 }
 
