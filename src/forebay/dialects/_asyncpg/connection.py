@@ -221,10 +221,10 @@ class AsyncpgConnection(PostgresqlConnection, AsyncAdapt_asyncpg_connection):
         if self.busy or self._transaction is not None or getattr(connection, "_top_xact", None) is not None:
             return False
         rider = self._rider
-        # What asyncpg believes is out of date behind a ROLLBACK that nobody waits for.
-        return not connection.is_closed() and (
-            (rider is not None and not rider.replies.told) or not _in_transaction(connection)
-        )
+        if rider is not None and not rider.replies.told:
+            # What asyncpg believes is out of date behind a ROLLBACK that nobody waits for.
+            return bool(connection._protocol.is_connected())
+        return not connection.is_closed() and not connection.is_in_transaction()
 
     # -- what a caller leaves in the session ---------------------------------------------------------------------------
 

@@ -129,7 +129,6 @@ class RestingConnection(PooledConnection):
     #: Opens another connection of the driver's to the same place.
     connect_again: Callable[[], Awaitable[Any]] | None = None
     _execute_mutex: Any
-    _handle_exception: Any
     _cursor_cls: Any
     _ss_cursor_cls: Any
 
@@ -226,10 +225,7 @@ class RestingConnection(PooledConnection):
 
     @counted
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await_(work)
-        except Exception as error:
-            self._handle_exception(error)
+        await_(work)  # what it raises is the DBAPI's already
 
     @counted
     def ping(self, reconnect: bool = False) -> None:
