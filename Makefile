@@ -45,9 +45,9 @@ test: $(VENV)/.dev ## The tests that do not depend on the time; a private Postgr
 test-long: $(VENV)/.dev ## The tests that take seconds each, and do not depend on the time either
 	$(BIN)/pytest -m "long and not slow" $(SPREAD) $(ARGS)
 
-# What races real clocks, servers and networks has the machine to itself.
-test-full: test test-long ## Every test: those of `make test` and `make test-long`, then one by one those that race a clock
-	$(BIN)/pytest -m slow $(ARGS)
+# What races real clocks, servers and networks waits most of its time, and has a core to itself.
+test-full: test test-long ## Every test: those of `make test` and `make test-long`, then those that race a clock
+	$(BIN)/pytest -m slow -n 2 --dist worksteal $(ARGS)
 
 tiers: $(VENV)/.dev ## List every test with the command it belongs to, `make test` or `make test-full`
 	@$(BIN)/python -m tests.tiers $(ARGS)
