@@ -111,9 +111,19 @@ class PooledDialect(DriverTraits):
 
         Raises:
             forebay.errors.InvalidOptionError: ``statement_timeout`` is out of bounds.
+
+        Cancellation: the connection is closed, for its isolation level may be set already or not.
         """
         check_limit(opts)
-        super().set_connection_execution_options(connection, opts)  # type: ignore[misc]  # the dialect's
+        try:
+            super().set_connection_execution_options(connection, opts)  # type: ignore[misc]  # the dialect's
+        except Exception:
+            raise
+        except BaseException:
+            # SQLAlchemy has not taken note yet that there is something to be set back.
+            if not (connection.closed or connection.invalidated):
+                connection.invalidate()
+            raise
 
     def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
         """Tell whether ``e`` means that the connection is lost; also hears of a server that has changed its role."""

@@ -236,6 +236,26 @@ async def test_a_connection_lost_between_its_ping_and_its_first_statement_is_not
     await engine.dispose()
 
 
+async def test_what_is_rolled_back_is_not_there_where_the_raw_connection_was_lost_before(
+    postgres: PostgresServer,
+) -> None:
+    """The ping that found it lost had it in AUTOCOMMIT; the connection in its place was left so for all who came."""
+    engine = create_async_engine(postgres.url("psycopg"), pool_pre_ping=True, pool_size=1)
+    async with engine.begin() as connection:
+        await connection.execute(text("DROP TABLE IF EXISTS rolled_back"))
+        await connection.execute(text("CREATE TABLE rolled_back (n integer)"))
+    async with engine.connect() as connection:
+        adapted: Any = connection.sync_connection.connection.dbapi_connection  # type: ignore[union-attr]
+        await asyncio.to_thread(postgres.kill_backend, adapted._connection.pgconn.backend_pid)
+        raw: Any = await connection.get_raw_connection()
+        assert raw.dbapi_connection is not adapted
+        assert not raw.driver_connection.autocommit
+        await connection.execute(text("INSERT INTO rolled_back VALUES (1)"))
+        await connection.rollback()
+        assert (await connection.execute(text("SELECT count(*) FROM rolled_back"))).scalar_one() == 0
+    await engine.dispose()
+
+
 async def test_a_reader_that_has_its_rows_leaves_a_lost_connection_without_an_error(
     postgres: PostgresServer, mode: bool
 ) -> None:

@@ -212,6 +212,7 @@ class RestingConnection(PooledConnection):
     async def _end(self, how: Callable[[], Awaitable[Any]]) -> None:
         # In turn, as statements are: the drivers would mix the answers up.
         async with self._execute_mutex:
+            self.failed = True  # until it is answered; the drivers close a connection whose caller gives up
             await how()
             self.unsure = self.failed = False
 
@@ -221,7 +222,9 @@ class RestingConnection(PooledConnection):
 
     async def _switch(self, value: Any) -> None:
         async with self._execute_mutex:
+            failed, self.failed = self.failed, True
             await self._connection.autocommit(value)
+            self.failed = failed
 
     @counted
     def _run(self, work: Coroutine[Any, Any, None]) -> None:

@@ -516,12 +516,18 @@ class PsycopgConnection(PostgresqlConnection, AsyncAdapt_psycopg_connection):
 
     @contextlib.contextmanager
     def asked_by_pool(self) -> Iterator[None]:
-        """Note no use meanwhile: what the pool asks, SQLAlchemy's ping asks with a cursor, as a user would."""
-        used_in = self._used_in
+        """Leave no trace of what is done meanwhile: SQLAlchemy's ping uses a cursor as a user would, in AUTOCOMMIT.
+
+        On a connection that turns out lost it leaves AUTOCOMMIT on, and the one that takes its place would be set so.
+        """
+        connection: Any = self._connection
+        used_in, autocommit = self._used_in, connection._autocommit
         try:
             yield
         finally:
             self._used_in = used_in
+            if connection.closed:
+                connection._autocommit = autocommit
 
     def vouches(self) -> bool:
         """Tell whether the first BEGIN of a checkout is as good as a ping: the server is lost if it is not answered."""
