@@ -21,6 +21,7 @@ from forebay._sqlalchemy.greenlets import greenlet_spawn
 from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
 from forebay._sqlalchemy.pool_entry import ProxiedConnection
 from forebay.dialects._adapter import ABSENT, PooledConnection, pooled
+from forebay.dialects._originals import own_function
 from forebay.errors import PoolDisposedError
 
 __all__ = [
@@ -37,6 +38,12 @@ __all__ = [
 ]
 
 
+# What is called outside of a greenlet. A method that the user has put in the place of one of these may need one.
+_CONNECT = own_function(Engine, "connect")
+_CLOSE_CONNECTION = own_function(Connection, "close")
+_CLOSE_SESSION = own_function(Session, "close")
+
+
 async def borrowed(engine: Engine) -> Connection:
     """Return a connection of ``engine``, without a greenlet where only the pool is waited for.
 
@@ -46,7 +53,13 @@ async def borrowed(engine: Engine) -> Connection:
     Cancellation: safe; a connection not yet handed over goes to the next caller.
     """
     pool = engine.pool
-    if isinstance(pool, AsyncAdaptedQueuePool) and not engine._has_events and (shell := pool.plain_shell()) is not None:
+    if (
+        isinstance(pool, AsyncAdaptedQueuePool)
+        and not engine._has_events
+        and (shell := pool.plain_shell()) is not None
+        and type(engine).connect is _CONNECT
+        and "connect" not in vars(engine)
+    ):
         if not shell.core.idle:
             plain = await pool.wait_for_turn(shell)
             if engine.pool is not pool:
@@ -83,14 +96,26 @@ def give_back_now(connection: Connection, *, calm: bool = True) -> bool:
     return True
 
 
-def close_now(session: Session) -> bool:
-    """Close ``session`` if that needs no waiting: its transactions only read; return whether it is closed now."""
-    transaction = session._transaction
-    if transaction is None or transaction.parent is not None or transaction.nested:
+def close_now(session: Session, *, calm: bool) -> bool:
+    """Close ``session`` if that needs no waiting; return whether it is closed now.
+
+    Args:
+        session: The session.
+        calm: Its block ends without an exception, and nobody else uses it. Then transactions that only read are closed.
+    """
+    if type(session).close is not _CLOSE_SESSION or "close" in vars(session):
         return False
     dispatch = session.dispatch
-    if dispatch.after_transaction_end or dispatch.after_soft_rollback or dispatch.after_rollback:
+    if dispatch.persistent_to_detached or dispatch.pending_to_transient or dispatch.deleted_to_detached:
         return False  # what they do may need a greenlet
+    transaction = session._transaction
+    if transaction is None:
+        session.close()
+        return True
+    if not calm or transaction.parent is not None or transaction.nested:
+        return False
+    if dispatch.after_transaction_end or dispatch.after_soft_rollback or dispatch.after_rollback:
+        return False  # so may these
     leaving = []
     for connection, _, should_commit, autoclose in transaction._connections.values():
         proxied = connection._dbapi_connection
@@ -108,6 +133,8 @@ def _can_go_now(connection: Connection, proxied: Any, calm: bool) -> bool:
     transaction = connection._transaction
     return (
         isinstance(proxied, ProxiedConnection)
+        and type(connection).close is _CLOSE_CONNECTION
+        and "close" not in vars(connection)
         and not connection._has_events
         and not connection.engine._has_events
         and isinstance(pool, AsyncAdaptedQueuePool)

@@ -24,7 +24,7 @@ from forebay._sqlalchemy.first_connect import FirstConnectGate
 from forebay._sqlalchemy.greenlets import await_, in_greenlet
 from forebay._sqlalchemy.holders import described, holder_here
 from forebay._sqlalchemy.leaks import LeakWatch
-from forebay._sqlalchemy.pool_entry import ProxiedConnection, Record
+from forebay._sqlalchemy.pool_entry import DO_ROLLBACK, ProxiedConnection, Record
 from forebay._sqlalchemy.pool_errors import turned_away
 from forebay._sqlalchemy.pool_host import PoolHost
 from forebay._sqlalchemy.pool_loops import Loops, nothing
@@ -131,7 +131,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
         if (
             record.slot.suspect
             or self.dispatch.checkout
-            or (self._pre_ping and (echo or not record.adapted.vouches() or not record.vouch()))
+            or (self._pre_ping and (echo or not self._vouches(record) or not record.vouch()))
         ):
             if not in_greenlet():
                 # What follows may wait. Put back as if never taken; the caller is told to come again in a greenlet.
@@ -161,6 +161,9 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
             return None
         return shell
 
+    def _vouches(self, record: Record) -> bool:
+        return record.adapted.vouches() and traits_of(self._dialect).begin_is_ping
+
     async def wait_for_turn(self, shell: Shell) -> bool:
         """Wait in place of :meth:`connect`, which must be called right after and then returns, or raises, at once.
 
@@ -183,7 +186,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
             shell.handed = None, 0.0, error
         else:
             shell.handed = record, deadline, None
-            return not record.slot.suspect and (not self._pre_ping or record.adapted.vouches())
+            return not record.slot.suspect and (not self._pre_ping or self._vouches(record))
         return True
 
     def decline_turn(self, shell: Shell) -> BaseException | None:
@@ -204,8 +207,10 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
             and proxied.dbapi_connection is not None
             and proxied._nothing_to_do(self, record, True)
             and not record.adapted.busy
-            and bool(
-                record.adapted.at_rest()
+            and type(self._dialect).do_rollback is DO_ROLLBACK
+            and "do_rollback" not in vars(self._dialect)
+            and (
+                record.adapted.needs_no_rollback()
                 or (leave and self._reset_on_return is reset_rollback and record.adapted.may_leave())
             )
         )

@@ -16,20 +16,24 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import util
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, PoolResetState
 from sqlalchemy.pool.base import reset_commit, reset_none, reset_rollback
 
 from forebay.dialects._adapter import ABSENT, PooledConnection, pooled
+from forebay.dialects._originals import own_function
 from forebay.errors import PoolUsageError
 
 if TYPE_CHECKING:
     from forebay._sqlalchemy.leaks import LeakWatch
     from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
 
-__all__ = ["ProxiedConnection", "Record"]
+__all__ = ["DO_ROLLBACK", "ProxiedConnection", "Record"]
 
 _running_loop = asyncio._get_running_loop
 
+# What a dialect does for a rollback; one of the user's own is to be called, also where there is nothing to roll back.
+DO_ROLLBACK = own_function(DefaultDialect, "do_rollback")
 
 # A connection whose checkout began so soon after it was opened was opened for it, or might have been.
 _JUST_OPENED_S = 1.0
@@ -558,7 +562,17 @@ class ProxiedConnection(PoolProxiedConnection):
             and not record._soft_invalidate_time
             and (
                 (style := pool._reset_on_return) is reset_none
-                or (style is reset_rollback and (transaction_was_reset or bool(record.adapted.at_rest())))
+                or (
+                    style is reset_rollback
+                    and (
+                        transaction_was_reset
+                        or (
+                            record.adapted.needs_no_rollback()
+                            and type(dialect := pool._dialect).do_rollback is DO_ROLLBACK
+                            and "do_rollback" not in vars(dialect)
+                        )
+                    )
+                )
             )
         )
 

@@ -12,6 +12,7 @@ from forebay._sqlalchemy.hinting import hint_driver_errors
 from forebay._sqlalchemy.pool_entry import ProxiedConnection
 from forebay._sqlalchemy.time_limits import check_limit, ran_out_of_time, with_limits
 from forebay.dialects._adapter import DriverTraits, PooledModule, pooled
+from forebay.dialects._originals import Originals
 from forebay.dialects.switches import SWITCHES, problems, switches_from
 from forebay.errors import InvalidOptionError
 from forebay.pool.options import OPTIONS
@@ -33,6 +34,8 @@ _FROM_STRINGS = {
     **{switch.name: _switched for switch in SWITCHES},
 }
 
+
+_PING = Originals(("sqlalchemy", "forebay"), "do_ping", "_do_ping_w_event")
 
 #: The server ends its sessions: PostgreSQL's admin shutdown, crash shutdown, cannot connect now.
 _SHUTTING_DOWN = frozenset({"57P01", "57P02", "57P03"})
@@ -78,11 +81,15 @@ class PooledDialect(DriverTraits):
             raise InvalidOptionError(*wrong)
         super().__init__(**kw)
         self.switches = switches_from(given)
-        self.begin_is_ping = self.begin_is_ping and self.switches.begin_is_ping
         # The connections are made there. A module that the user brings along has ways of its own.
         module: Any = getattr(self, "dbapi", None)
         if isinstance(module, PooledModule) and module.switches != self.switches:
             module.switches = self.switches
+
+    @property
+    def begin_is_ping(self) -> bool:
+        """Whether BEGIN's answer stands for a pre-ping: not where the user has a ping of their own."""
+        return self.answers_begin_early and self.switches.begin_is_ping and _PING.of(self)
 
     def __init_subclass__(cls, **kw: Any) -> None:
         super().__init_subclass__(**kw)

@@ -93,6 +93,10 @@ class PooledConnection:
         """
         return None
 
+    def needs_no_rollback(self) -> bool:
+        """Tell whether :meth:`at_rest`, and no method of the user's is waiting for the call of ``rollback()``."""
+        return bool(self.at_rest())
+
     def proven(self) -> bool:
         """Tell, without a query, whether the connection may be given to somebody else: nothing is under way on it, and
         it is in no transaction, for the driver as for us.
@@ -264,15 +268,20 @@ class DriverTraits:
     """What is asked of a dialect of ours, or of its class.
 
     Attributes:
-        begin_is_ping: BEGIN's answer comes before the first statement's, and stands for a pre-ping.
+        answers_begin_early: BEGIN's answer comes before the first statement's.
         adds_hints: The driver's errors carry a note from the error index: see :mod:`forebay._sqlalchemy.hinting`.
         talks_to_server: The first connection reached the server itself: no pooler stands in between, as far as that can
             be told.
     """
 
-    begin_is_ping: bool = False
+    answers_begin_early: bool = False
     adds_hints: bool = False
     talks_to_server: bool = False
+
+    @property
+    def begin_is_ping(self) -> bool:
+        """Whether BEGIN's answer stands for a pre-ping."""
+        return False
 
 
 _STOCK = DriverTraits()

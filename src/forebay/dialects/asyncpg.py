@@ -46,9 +46,9 @@ class AsyncpgDbapi(PooledModule, AsyncAdapt_asyncpg_dbapi):
 
     def connect(self, *arg: Any, **kw: Any) -> AsyncpgConnection:
         """Open a connection; must run in a greenlet."""
-        creator = kw.pop("async_creator_fn", None) or functools.partial(
-            self._hosts.connect, functools.partial(connected, self.asyncpg.connect)
-        )
+        of_user = kw.pop("async_creator_fn", None)
+        creator = of_user or functools.partial(self._hosts.connect, functools.partial(connected, self.asyncpg.connect))
+        kept = of_user is not None or kw.get("connection_class") is not None
         from_url = kw.pop("server_settings_of_url", None)
         if from_url:
             kw["server_settings"] = {**from_url, **(kw.get("server_settings") or {})}
@@ -58,7 +58,9 @@ class AsyncpgDbapi(PooledModule, AsyncAdapt_asyncpg_dbapi):
             "prepared_statement_name_func": kw.pop("prepared_statement_name_func", None),
             "switches": switches,
         }
-        return adapt(AsyncpgConnection, self, creator(*arg, **kw), **options)
+        connection = adapt(AsyncpgConnection, self, creator(*arg, **kw), **options)
+        connection.kept = kept
+        return connection
 
 
 class AsyncpgDialect(PooledDialect, PostgresqlDialect, PGDialect_asyncpg):

@@ -53,7 +53,8 @@ class PsycopgDbapi(PooledModule, PsycopgAdaptDBAPI):
             without_dbapi: Any = PsycopgConnection  # 2.0's class takes the connection alone
             connection = without_dbapi(await_(creator(*arg, **kw)))
         connection.switches = switches
-        if "adapter" not in connection.lacks:
+        # Its transactions are followed, and begun, by more than its methods: what only looks like one will not do.
+        if "adapter" not in connection.lacks and issubclass(type(connection._connection), self.psycopg.AsyncConnection):
             return connection
         plain: Any = PlainPsycopgConnection
         driver = connection._connection

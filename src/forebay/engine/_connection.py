@@ -6,7 +6,6 @@ that is in no transaction. What does need I/O on the way out is bounded: see :mo
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from typing import Any
 
 from sqlalchemy import exc
@@ -50,10 +49,15 @@ class AsyncConnection(_stock.AsyncConnection):
         self.sync_connection = self._assign_proxied(await borrowed(self.sync_engine))
         return self
 
-    def __aenter__(self) -> Coroutine[Any, Any, AsyncConnection]:
+    async def __aenter__(self) -> AsyncConnection:
         """Borrow a connection from the pool; as :meth:`start`."""
-        # Returned, not awaited: with ten thousand callers waiting, one coroutine less each is felt.
-        return self.start(is_ctxmanager=True)
+        if type(self).start is not _start:
+            return await self.start(is_ctxmanager=True)
+        # Not by way of that: with ten thousand callers waiting, one coroutine less each is felt.
+        if self.sync_connection:
+            raise exc.InvalidRequestError("connection is already started")
+        self.sync_connection = self._assign_proxied(await borrowed(self.sync_engine))
+        return self
 
     async def close(self) -> None:
         """Give the connection back, rolling back what was not committed.
@@ -70,7 +74,9 @@ class AsyncConnection(_stock.AsyncConnection):
         """
         if value is not None:
             hinted_on_leaving(value)
-        if not give_back_now(self._proxied, calm=type_ is None):
+        if type(self).close is not _close:
+            await leaving([self._proxied], self.close)
+        elif not give_back_now(self._proxied, calm=type_ is None):
             await leaving([self._proxied], lambda: greenlet_spawn(close_surely, self._proxied))
 
     async def get_raw_connection(self) -> PoolProxiedConnection:
@@ -103,6 +109,10 @@ class AsyncConnection(_stock.AsyncConnection):
         """Return the nested transaction in progress, if any."""
         transaction = self._proxied.get_nested_transaction()
         return None if transaction is None else proxy_for(AsyncTransaction, transaction)
+
+
+# In a class of the user's, or of a test's, they are others, which are to be called.
+_start, _close = AsyncConnection.start, AsyncConnection.close
 
 
 class AsyncTransaction(_stock.AsyncTransaction):

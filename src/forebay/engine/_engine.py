@@ -96,4 +96,5 @@ class AsyncEngine(_stock.AsyncEngine):
 
     def execution_options(self, **opt: Any) -> AsyncEngine:
         """Return an engine with these execution options and the same pool."""
-        return type(self)(self.sync_engine.execution_options(**opt))
+        # Of a class of the user's nobody knows how to make another one.
+        return AsyncEngine(self.sync_engine.execution_options(**opt))

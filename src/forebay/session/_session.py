@@ -119,9 +119,9 @@ class AsyncSession(Shared, _stock.AsyncSession):
         sync_session = self.sync_session
         others = self._others()
         try:
-            if is_unused(sync_session):
-                sync_session.close()
-            elif type_ is not None or others or not close_now(sync_session):
+            calm = type_ is None and not others
+            own = type(self).close is _close and "close" not in vars(self)
+            if not (own and close_now(sync_session, calm=calm)):
                 await leaving(connections_of(sync_session), self.close)
         finally:
             if others:
@@ -210,6 +210,8 @@ watch(
     ),
     lambda session: session,
 )
+# In a class of the user's, or of a test's, it is another one, which is to be called.
+_close = AsyncSession.close
 watch(AsyncSessionTransaction, ("start", "commit", "rollback", "__aexit__"), lambda transaction: transaction.session)
 
 

@@ -13,8 +13,6 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.dialects import registry
 
-from tests.faults.marks import not_yet
-
 
 @pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite"], indirect=True)
 async def test_a_registered_dialect_derived_from_sqlalchemys_is_the_one_used(sa: ModuleType, database_url: str) -> None:
@@ -82,8 +80,8 @@ async def test_a_patched_do_rollback_is_called_after_a_read(sa: ModuleType, data
 @pytest.mark.parametrize(
     "database_url",
     [
-        pytest.param("asyncpg", marks=not_yet("with pool_pre_ping, `do_ping` of the engine's dialect is not called")),
-        pytest.param("psycopg", marks=not_yet("with pool_pre_ping, `do_ping` of the engine's dialect is not called")),
+        "asyncpg",
+        "psycopg",
         "asyncmy",
         "aiomysql",
         "aiosqlite",

@@ -12,9 +12,6 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tests.faults.marks import not_yet
-
-OUT_OF_STEP = not_yet("asyncpg does not know of the transaction: cannot use Connection.transaction()")
 WHEN = ("before the first statement", "kept over a commit")
 
 
@@ -23,7 +20,7 @@ async def _driver(connection: Any) -> Any:
 
 
 @pytest.mark.parametrize("when", WHEN)
-@pytest.mark.parametrize("database_url", [pytest.param("asyncpg", marks=OUT_OF_STEP), "psycopg"], indirect=True)
+@pytest.mark.parametrize("database_url", ["asyncpg", "psycopg"], indirect=True)
 async def test_a_kept_driver_connections_transaction_fails_after_a_statement(
     sa: ModuleType, database_url: str, when: str
 ) -> None:
@@ -85,7 +82,7 @@ async def test_a_kept_driver_connection_writes_into_the_transaction_of_today(
     await engine.dispose()
 
 
-@pytest.mark.parametrize("database_url", [pytest.param("asyncpg", marks=OUT_OF_STEP), "psycopg"], indirect=True)
+@pytest.mark.parametrize("database_url", ["asyncpg", "psycopg"], indirect=True)
 async def test_a_driver_connection_kept_from_the_connect_event_cannot_begin_a_transaction(
     sa: ModuleType, database_url: str
 ) -> None:
@@ -107,7 +104,7 @@ async def test_a_driver_connection_kept_from_the_connect_event_cannot_begin_a_tr
     await engine.dispose()
 
 
-@pytest.mark.parametrize("database_url", [pytest.param("asyncpg", marks=OUT_OF_STEP)], indirect=True)
+@pytest.mark.parametrize("database_url", ["asyncpg"], indirect=True)
 async def test_the_connection_says_it_is_in_no_transaction_when_it_is(sa: ModuleType, database_url: str) -> None:
     """A kept asyncpg connection is asked `is_in_transaction()` before and after SQLAlchemy's statements."""
     engine = sa.create_async_engine(database_url)

@@ -14,12 +14,7 @@ from unittest.mock import AsyncMock, create_autospec, patch
 import pytest
 from sqlalchemy import text
 
-from tests.faults.marks import not_yet
 
-PLAIN_AENTER = "`AsyncConnection.__aenter__` is no coroutine function, so a mock of it cannot be awaited"
-
-
-@not_yet(PLAIN_AENTER)
 async def test_async_with_fails_on_an_autospec_of_a_connection(sa: ModuleType) -> None:
     connection = create_autospec(sa.AsyncConnection, instance=True)
     connection.scalar.return_value = 7
@@ -49,7 +44,6 @@ async def test_a_session_mocked_with_a_spec_is_asked_and_committed(sa: ModuleTyp
         assert not inspect.iscoroutinefunction(getattr(session, name)), name
 
 
-@not_yet(PLAIN_AENTER)
 def test_what_is_a_coroutine_function_in_sqlalchemy_is_a_plain_one(sa: ModuleType) -> None:
     """Mocks, dependency injection and tracers decide by that whether a call is to be awaited."""
     import sqlalchemy.ext.asyncio as stock
@@ -68,7 +62,7 @@ def test_what_is_a_coroutine_function_in_sqlalchemy_is_a_plain_one(sa: ModuleTyp
 
 @pytest.mark.parametrize(
     "database_url",
-    [pytest.param("aiosqlite", marks=not_yet("a patched `AsyncSession.close` is not called at the block's end"))],
+    ["aiosqlite"],
     indirect=True,
 )
 async def test_a_patched_close_of_the_session_class_is_not_called(sa: ModuleType, database_url: str) -> None:

@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url, text
 
-from tests.faults.marks import not_yet
-
 
 @pytest.mark.parametrize("database_url", ["aiomysql"], indirect=True)
 async def test_an_aiomysql_cursorclass_is_left_to_who_uses_the_driver(sa: ModuleType, database_url: str) -> None:
@@ -55,7 +53,7 @@ async def test_an_asyncmy_cursor_cls_runs_what_is_asked_of_the_driver(sa: Module
 
 @pytest.mark.parametrize(
     "database_url",
-    [pytest.param("aiomysql", marks=not_yet("`commit()` of the user's class is left out where it seems needless"))],
+    ["aiomysql"],
     indirect=True,
 )
 async def test_a_mysql_connection_class_does_not_hear_of_every_commit(sa: ModuleType, database_url: str) -> None:

@@ -12,10 +12,6 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tests.faults.marks import not_yet
-
-BYPASSED = not_yet("`close()` of the user's connection class is not called at the end of the block")
-
 
 def _classes(sa: ModuleType) -> tuple[Any, list[str]]:
     calls: list[str] = []
@@ -40,7 +36,7 @@ def _classes(sa: ModuleType) -> tuple[Any, list[str]]:
 
 @pytest.mark.parametrize(
     "database_url",
-    [pytest.param(name, marks=BYPASSED) for name in ("asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite")],
+    ["asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite"],
     indirect=True,
 )
 async def test_a_connections_own_close_is_not_called_at_the_end_of_its_block(sa: ModuleType, database_url: str) -> None:
@@ -66,8 +62,8 @@ async def test_begin_of_an_own_engine_class_hands_out_its_connection_class(sa: M
 @pytest.mark.parametrize(
     "database_url",
     [
-        pytest.param("asyncpg", marks=not_yet("the user's engine class is constructed again, with our arguments")),
-        pytest.param("aiosqlite", marks=not_yet("the user's engine class is constructed again, with our arguments")),
+        "asyncpg",
+        "aiosqlite",
     ],
     indirect=True,
 )

@@ -13,11 +13,6 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from tests.faults.marks import not_yet
-
-BYPASSED = not_yet("`close()` of the user's session class is not called at the end of the block")
-NO_GREENLET = not_yet("`close()` of the user's Session class is called where it cannot wait: MissingGreenlet")
-
 
 def _counting(sa: ModuleType) -> Any:
     class AuditedSession(sa.AsyncSession):  # type: ignore[misc,name-defined]
@@ -47,11 +42,11 @@ def _counting(sa: ModuleType) -> Any:
 @pytest.mark.parametrize(
     "database_url",
     [
-        pytest.param("asyncpg", marks=BYPASSED),
-        pytest.param("psycopg", marks=BYPASSED),
+        "asyncpg",
+        "psycopg",
         "asyncmy",
         "aiomysql",
-        pytest.param("aiosqlite", marks=BYPASSED),
+        "aiosqlite",
     ],
     indirect=True,
 )
@@ -63,9 +58,7 @@ async def test_a_sessions_own_close_is_not_called_after_a_read(sa: ModuleType, d
     await engine.dispose()
 
 
-@pytest.mark.parametrize(
-    "database_url", [pytest.param("asyncpg", marks=BYPASSED), pytest.param("aiosqlite", marks=BYPASSED)], indirect=True
-)
+@pytest.mark.parametrize("database_url", ["asyncpg", "aiosqlite"], indirect=True)
 async def test_a_sessions_own_close_is_not_called_where_nothing_was_asked(sa: ModuleType, database_url: str) -> None:
     engine = sa.create_async_engine(database_url)
     async with _counting(sa)(engine) as session:
@@ -92,11 +85,11 @@ async def test_a_session_makers_own_class_is_used_to_its_end(sa: ModuleType, dat
 @pytest.mark.parametrize(
     "database_url",
     [
-        pytest.param("asyncpg", marks=NO_GREENLET),
-        pytest.param("psycopg", marks=NO_GREENLET),
+        "asyncpg",
+        "psycopg",
         "asyncmy",
         "aiomysql",
-        pytest.param("aiosqlite", marks=NO_GREENLET),
+        "aiosqlite",
     ],
     indirect=True,
 )

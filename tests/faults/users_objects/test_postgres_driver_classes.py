@@ -12,14 +12,10 @@ from typing import Any
 import pytest
 from sqlalchemy import event, make_url, text
 
-from tests.faults.marks import not_yet
-
-FIRST_BYPASSED = not_yet("the first statement of a transaction goes past `execute()` of the user's cursor class")
-
 
 @pytest.mark.parametrize(
     "database_url",
-    [pytest.param("asyncpg", marks=not_yet("BEGIN and ROLLBACK go past the user's asyncpg connection class"))],
+    ["asyncpg"],
     indirect=True,
 )
 async def test_an_asyncpg_connection_class_hears_of_no_transaction(sa: ModuleType, database_url: str) -> None:
@@ -63,7 +59,7 @@ async def test_an_asyncpg_record_class_is_what_the_driver_returns(sa: ModuleType
     await engine.dispose()
 
 
-@pytest.mark.parametrize("database_url", [pytest.param("psycopg", marks=FIRST_BYPASSED)], indirect=True)
+@pytest.mark.parametrize("database_url", ["psycopg"], indirect=True)
 async def test_a_psycopg_cursor_factory_does_not_see_the_first_statement(sa: ModuleType, database_url: str) -> None:
     """A cursor class that logs, or counts, or tags each query: psycopg's manual shows one."""
     import psycopg

@@ -13,11 +13,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from tests.faults.marks import not_yet
-
 pytestmark = pytest.mark.parametrize("database_url", ["aiosqlite"], indirect=True)
-
-ENDS_BYPASSED = not_yet("COMMIT and ROLLBACK go past the user's sqlite3 connection class")
 
 
 class Watched(sqlite3.Connection):
@@ -34,7 +30,6 @@ class Watched(sqlite3.Connection):
         super().rollback()
 
 
-@ENDS_BYPASSED
 async def test_a_sqlite3_factory_class_does_not_hear_of_commits(sa: ModuleType, database_url: str) -> None:
     """A class that copies the file, or ships a log, at each commit: with ours it is never called."""
     engine = sa.create_async_engine(database_url, connect_args={"factory": Watched})
@@ -46,7 +41,6 @@ async def test_a_sqlite3_factory_class_does_not_hear_of_commits(sa: ModuleType, 
     await engine.dispose()
 
 
-@ENDS_BYPASSED
 async def test_a_sqlite3_factory_class_does_not_hear_of_rollbacks(sa: ModuleType, database_url: str) -> None:
     engine = sa.create_async_engine(database_url, connect_args={"factory": Watched})
     async with engine.connect() as connection:
@@ -100,7 +94,6 @@ async def test_row_and_text_factories_and_a_trace_callback_are_used(sa: ModuleTy
     await engine.dispose()
 
 
-@not_yet("statements go past aiosqlite's classes, so a tool that patches them counts none")
 async def test_a_tool_that_patches_aiosqlites_cursor_counts_no_statement(
     sa: ModuleType, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,7 +114,6 @@ async def test_a_tool_that_patches_aiosqlites_cursor_counts_no_statement(
     await engine.dispose()
 
 
-@not_yet("COMMIT goes past the user's aiosqlite connection class")
 async def test_an_aiosqlite_connection_class_from_a_creator_does_not_hear_of_commits(
     sa: ModuleType, database_url: str
 ) -> None:

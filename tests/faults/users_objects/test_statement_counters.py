@@ -15,8 +15,6 @@ import pytest
 import sqlalchemy.ext.asyncio as stock
 from sqlalchemy import text
 
-from tests.faults.marks import not_yet
-
 
 async def _counted(namespace: Any, url: str, seen: list[str], ready: Callable[[Any], Any] | None = None) -> list[str]:
     engine = namespace.create_async_engine(url)
@@ -36,7 +34,7 @@ async def _counted(namespace: Any, url: str, seen: list[str], ready: Callable[[A
 
 @pytest.mark.parametrize(
     "database_url",
-    [pytest.param("asyncpg", marks=not_yet("BEGIN is sent past asyncpg, so its query loggers do not see it"))],
+    ["asyncpg"],
     indirect=True,
 )
 async def test_an_asyncpg_query_logger_misses_begin(sa: ModuleType, database_url: str) -> None:
@@ -52,7 +50,7 @@ async def test_an_asyncpg_query_logger_misses_begin(sa: ModuleType, database_url
 
 @pytest.mark.parametrize(
     "database_url",
-    [pytest.param("asyncpg", marks=not_yet("BEGIN is sent past `asyncpg.Connection.execute`, so a tracer misses it"))],
+    ["asyncpg"],
     indirect=True,
 )
 async def test_a_tracer_of_asyncpgs_methods_misses_begin(
@@ -77,7 +75,7 @@ async def test_a_tracer_of_asyncpgs_methods_misses_begin(
 
 @pytest.mark.parametrize(
     "database_url",
-    [pytest.param("psycopg", marks=not_yet("the first statement goes past `psycopg.AsyncCursor.execute`"))],
+    ["psycopg"],
     indirect=True,
 )
 async def test_a_tracer_of_psycopgs_cursor_misses_the_first_statement(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 from typing import Any, NoReturn, TypeVar
 
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
@@ -18,6 +18,7 @@ from forebay._sqlalchemy.greenlets import await_, in_greenlet
 from forebay.dialects._adapter import socket_hung_up
 from forebay.dialects._again import LostEarly
 from forebay.dialects._asyncpg.cursors import AsyncpgCursor, AsyncpgServerSideCursor
+from forebay.dialects._asyncpg.originals import has_its_own_methods
 from forebay.dialects._asyncpg.parts import lacking
 from forebay.dialects._asyncpg.replies import Begin
 from forebay.dialects._asyncpg.rider import rider_for
@@ -37,9 +38,24 @@ _TERMINATE = b"X\x00\x00\x00\x04"
 
 
 class AsyncpgConnection(PostgresqlConnection, AsyncAdapt_asyncpg_connection):
-    """One asyncpg connection as SQLAlchemy's engine sees it."""
+    """One asyncpg connection as SQLAlchemy's engine sees it.
 
-    __slots__ = ("_first", "_keeps_statements", "_names", "_rider", "lacks", "leftovers", "plain", "switches")
+    Attributes:
+        kept: Somebody else may have the asyncpg connection, and ask it: whoever has made it, or was given it.
+    """
+
+    __slots__ = (
+        "_first",
+        "_keeps_statements",
+        "_loggers",
+        "_names",
+        "_rider",
+        "kept",
+        "lacks",
+        "leftovers",
+        "plain",
+        "switches",
+    )
 
     def __init__(self, dbapi: Any, connection: Any, *, switches: Switches | None = None, **options: Any) -> None:
         super().__init__(dbapi, connection, **options)  # type: ignore[no-untyped-call]
@@ -51,8 +67,11 @@ class AsyncpgConnection(PostgresqlConnection, AsyncAdapt_asyncpg_connection):
         self._names = names_of(connection) if not named_by_user and self._keeps_statements else None
         self.lacks = lacking(connection)
         begins_with_statement = self.switches.begin_with_statement is not False
-        rides = begins_with_statement and "begin_with_statement" not in self.lacks
-        self._rider = rider_for(connection) if rides else None
+        possible = "begin_with_statement" not in self.lacks and has_its_own_methods(connection)
+        self._rider = rider_for(connection) if begins_with_statement and possible else None
+        # asyncpg's own set of them. Whoever logs queries wants to see BEGIN and ROLLBACK.
+        self._loggers = connection._query_loggers if self._rider is not None else frozenset()
+        self.kept = False
         self._first = False
         self.leftovers = Leftovers()
         self.plain = False
@@ -71,6 +90,7 @@ class AsyncpgConnection(PostgresqlConnection, AsyncAdapt_asyncpg_connection):
         rider = self._rider
         if (
             rider is not None
+            and self.is_plain()
             and rider.can_send
             and connection._top_xact is None
             # What asyncpg believes counts only if it has seen the latest; if not, that was a ROLLBACK of ours.
@@ -89,6 +109,10 @@ class AsyncpgConnection(PostgresqlConnection, AsyncAdapt_asyncpg_connection):
         )
         await self.finished(transaction.start())
         self._transaction = transaction
+
+    def is_plain(self) -> bool:
+        """Tell whether nobody would miss a call of asyncpg's own methods: none stands in their place, nobody logs."""
+        return not self._loggers and has_its_own_methods(self._connection)
 
     async def finished(self, operation: Awaitable[_T]) -> _T:
         """Await an operation of asyncpg's that the server ends with a ReadyForQuery; return what it returns.
@@ -135,12 +159,17 @@ class AsyncpgConnection(PostgresqlConnection, AsyncAdapt_asyncpg_connection):
             if not begun or (plain and self._pre_pings()):
                 early = LostEarly(error, begun=begun)
         if rider is not None:
-            if rider.forget_begin():
-                self._transaction = None  # never sent
-            elif rider.replies.begin is Begin.REFUSED:
+            refused = rider.replies.begin is Begin.REFUSED
+            if refused:
                 rider.replies.begin = Begin.NONE
-                self._transaction = None
+            if rider.forget_begin() or refused:
+                self._forget_transaction()  # never sent, or refused
         return early
+
+    def _forget_transaction(self) -> None:
+        if isinstance(self._transaction, RiddenTransaction):
+            self._transaction.forget()
+        self._transaction = None
 
     @counted
     def rollback(self) -> None:
@@ -215,6 +244,10 @@ class AsyncpgConnection(PostgresqlConnection, AsyncAdapt_asyncpg_connection):
         """Tell, without a query, whether no transaction is open, so that a rollback would do nothing."""
         return self._transaction is None
 
+    def needs_no_rollback(self) -> bool:
+        """Tell whether no transaction is open, and nobody waits to hear of queries, which they do an await later."""
+        return self._transaction is None and not self._loggers
+
     def proven(self) -> bool:
         """Tell, without a query, whether the connection may be given to somebody else: idle, and in no transaction."""
         connection: Any = self._connection
@@ -281,6 +314,7 @@ class AsyncpgConnection(PostgresqlConnection, AsyncAdapt_asyncpg_connection):
             self.plain
             and self.switches.rollback_without_wait
             and rider is not None
+            and not self._loggers
             and rider.told
             and self._reaches_server_itself()
             and isinstance(transaction, RiddenTransaction)
@@ -312,6 +346,8 @@ class AsyncpgConnection(PostgresqlConnection, AsyncAdapt_asyncpg_connection):
         self._transaction.left()  # type: ignore[union-attr]  # a RiddenTransaction
         self._transaction = None
         self.plain = False
+        if self.kept:
+            self.tell_the_truth()
 
     # -- the driver's connection, in the hands of the user -------------------------------------------------------------
 
@@ -321,16 +357,14 @@ class AsyncpgConnection(PostgresqlConnection, AsyncAdapt_asyncpg_connection):
             return self.pay_ping().handed_out()
         connection: Any = self._connection
         self.plain = False
+        self.kept = True
         self._note_use()
         self.note_unseen()
-        transaction = self._transaction
-        if self._rider is not None and not connection.is_closed():
-            if not self.tell_the_truth() and in_greenlet():
-                # Errors: the user will meet them again. One says that asyncpg is busy, and about to know by itself.
-                with contextlib.suppress(Exception):
-                    await_(self.let_asyncpg_know())
-            if isinstance(transaction, RiddenTransaction) and transaction.is_open:
-                connection._top_xact = transaction
+        known = self._rider is None or connection.is_closed() or self.tell_the_truth()
+        if not known and in_greenlet():
+            # Errors: the user will meet them again. One says that asyncpg is busy, and about to know by itself.
+            with contextlib.suppress(Exception):
+                await_(self.let_asyncpg_know())
         return connection
 
     def tell_the_truth(self) -> bool:
@@ -352,26 +386,16 @@ class AsyncpgConnection(PostgresqlConnection, AsyncAdapt_asyncpg_connection):
         if not self.tell_the_truth():
             await self.finished(self._connection._protocol.query("SELECT", None))
 
-    @contextlib.contextmanager
-    def known_to_asyncpg(self) -> Iterator[None]:
-        """Have asyncpg take our transaction for its own meanwhile; before 0.32 it reads no cursor without one."""
-        connection: Any = self._connection
-        transaction = self._transaction
-        if not isinstance(transaction, RiddenTransaction) or connection._top_xact is not None:
-            yield
-            return
-        connection._top_xact = transaction
-        try:
-            yield
-        finally:
-            if connection._top_xact is transaction:
-                connection._top_xact = None
-
     # -- liveness ------------------------------------------------------------------------------------------------------
 
     def vouches(self) -> bool:
         """Tell whether the first BEGIN of a checkout is as good as a ping: the server is lost if it is not answered."""
-        return self._rider is not None and self.switches.begin_is_ping and self.isolation_level != "autocommit"
+        return (
+            self._rider is not None
+            and self.switches.begin_is_ping
+            and self.isolation_level != "autocommit"
+            and self.is_plain()
+        )
 
     def asked_for_read_only(self) -> bool:
         """Tell whether the user has asked for transactions that only read."""
@@ -391,11 +415,12 @@ class AsyncpgConnection(PostgresqlConnection, AsyncAdapt_asyncpg_connection):
 
     async def _async_ping(self) -> None:
         connection: Any = self._connection
-        if self._rider is None or self._transaction is not None or self.isolation_level == "autocommit":
+        await self.let_asyncpg_know()
+        in_transaction = self._transaction is not None or self.isolation_level == "autocommit"
+        if self._rider is None or in_transaction or not self.is_plain():
             await super()._async_ping()  # type: ignore[no-untyped-call]
             return
         # Two simple queries: nothing a pooler in transaction mode could come between.
-        await self.let_asyncpg_know()
         transaction = connection.transaction()
         await self.finished(transaction.start())
         await self.finished(transaction.rollback())

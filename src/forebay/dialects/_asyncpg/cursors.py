@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_cursor
 
 from forebay._sqlalchemy.greenlets import await_
 from forebay.dialects._again import LostEarly, is_stale_plan, sent_again_if_lost
+from forebay.dialects._asyncpg.originals import has_its_own_cursors
 from forebay.dialects._asyncpg.reads import only_reads
 from forebay.dialects._batches import BatchReading
 from forebay.dialects._use import refuse
@@ -216,13 +217,15 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
 class AsyncpgServerSideCursor(BatchReading, AsyncpgCursor):
     """Reads a result in batches, from a portal of the server's."""
 
-    __slots__ = ("_ended", "batch", "most")
+    __slots__ = ("_by_asyncpg", "_ended", "batch", "most")
 
     def __init__(self, adapt_connection: AsyncpgConnection) -> None:
         super().__init__(adapt_connection)
         self.batch = None
         self.most = None
         self._ended = False
+        # asyncpg's own cursor reads, with a round trip more to open it.
+        self._by_asyncpg = False
 
     def close(self) -> None:
         """Forget the portal; the end of the transaction closes it."""
@@ -235,38 +238,35 @@ class AsyncpgServerSideCursor(BatchReading, AsyncpgCursor):
         await adapted.let_asyncpg_know()
         first = self._at_least(1)
         self.rowcount = -1
-        if "batches of a stream" in self._adapt_connection.lacks:
-            with self._adapt_connection.known_to_asyncpg():
-                self._cursor = await prepared.cursor(*parameters)
+        self._by_asyncpg = "batches of a stream" in adapted.lacks or not has_its_own_cursors()
+        if self._by_asyncpg:
+            self._cursor = await prepared.cursor(*parameters)
             await self._more_by_itself(first)
             return
         self._cursor = prepared.cursor(*parameters, prefetch=first).__aiter__()
         # Bind and the first batch in one; asyncpg's own cursor waits for each.
-        with adapted.known_to_asyncpg():
-            self._rows = deque(await adapted.finished(self._cursor._bind_exec(first, None)))
+        self._rows = deque(await adapted.finished(self._cursor._bind_exec(first, None)))
         self._ended = self._cursor._exhausted
 
     async def _more_by_itself(self, rows: int | None) -> None:
         # What asyncpg promises of a cursor, as SQLAlchemy uses it: it tells nothing of the end but a short batch.
-        with self._adapt_connection.known_to_asyncpg():
-            while not self._ended:
-                found = await self._cursor.fetch(rows or 1000)
-                self._rows.extend(found)
-                self._ended = len(found) < (rows or 1000)
-                if rows is not None:
-                    return
+        while not self._ended:
+            found = await self._cursor.fetch(rows or 1000)
+            self._rows.extend(found)
+            self._ended = len(found) < (rows or 1000)
+            if rows is not None:
+                return
 
     async def _more(self, rows: int | None) -> None:
         cursor = self._cursor
         adapted: AsyncpgConnection = self._adapt_connection
         async with adapted._execute_mutex:
             try:
-                if "batches of a stream" in adapted.lacks:
+                if self._by_asyncpg:
                     await self._more_by_itself(rows)
                     return
                 # The protocol's word for all rows is 0.
-                with adapted.known_to_asyncpg():
-                    self._rows.extend(await adapted.finished(cursor._exec(rows or 0, None)))
+                self._rows.extend(await adapted.finished(cursor._exec(rows or 0, None)))
                 self._ended = cursor._exhausted
             except BaseException as error:
                 self._failed(error, False)

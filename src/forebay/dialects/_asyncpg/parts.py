@@ -15,7 +15,7 @@ _UNSEEN: Final = "a server that has hung up is noticed by asyncpg alone, and a d
 
 PARTS: Final = Parts(
     "asyncpg",
-    Need("begin_with_statement", "connection", ("_protocol", "_transport", "_top_xact"), _AWAITED),
+    Need("begin_with_statement", "connection", ("_protocol", "_transport", "_top_xact", "_query_loggers"), _AWAITED),
     Need(
         "begin_with_statement",
         "protocol",

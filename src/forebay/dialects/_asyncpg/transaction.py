@@ -24,8 +24,8 @@ def begin_sql(isolation: str | None, readonly: bool, deferrable: bool) -> str:
 class RiddenTransaction:
     """A transaction we began; never an asyncpg ``Transaction``, which would refuse to take part in one of ours.
 
-    While the user holds the asyncpg connection itself, asyncpg takes this for the transaction at the top, and
-    ``connection.transaction()`` makes savepoints in it.
+    asyncpg takes this for the transaction at the top, and ``connection.transaction()`` makes savepoints in it: the user
+    may have kept the asyncpg connection since long before.
     """
 
     __slots__ = ("_connection", "_deferrable", "_ended", "_isolation", "_managed", "_readonly")
@@ -37,6 +37,7 @@ class RiddenTransaction:
         self._deferrable = deferrable
         self._managed = False
         self._ended = ""
+        connection._top_xact = self
 
     def __repr__(self) -> str:
         return f"<RiddenTransaction {self._ended or 'started'}>"
@@ -49,10 +50,17 @@ class RiddenTransaction:
     def left(self) -> None:
         """Take note that its ROLLBACK was sent."""
         self._ended = "rolled back"
+        self.forget()
 
     def goes_on(self) -> None:
         """Take note that it is as open as before: what was to end it failed, and the server is still in it."""
         self._ended = ""
+        self._connection._top_xact = self
+
+    def forget(self) -> None:
+        """Have asyncpg know of it no more."""
+        if self._connection._top_xact is self:
+            self._connection._top_xact = None
 
     async def start(self) -> None:
         """Do nothing: it is begun."""
@@ -84,9 +92,7 @@ class RiddenTransaction:
 
             state = f"already {self._ended}" if self._ended != "failed" else "in error state"
             raise asyncpg.InterfaceError(f"cannot {what}; the transaction is {state}")
-        connection = self._connection
-        if connection._top_xact is self:
-            connection._top_xact = None
+        self.forget()
         self._ended = "failed"
-        await connection.execute(sql)
+        await self._connection.execute(sql)
         self._ended = ended

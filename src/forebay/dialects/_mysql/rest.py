@@ -12,9 +12,13 @@ from typing import Any
 
 from forebay._sqlalchemy.greenlets import await_
 from forebay.dialects._adapter import PooledConnection, pooled
+from forebay.dialects._originals import Originals
 from forebay.dialects._use import checked, counted
 
 __all__ = ["RestingConnection", "RestingDialect", "WatchedCursor"]
+
+# What is left out at rest.
+_ENDS = Originals(("aiomysql", "asyncmy"), "commit", "rollback")
 
 # Flags of the protocol.
 _IN_TRANSACTION = 0x0001
@@ -199,14 +203,18 @@ class RestingConnection(PooledConnection):
             return True
         return not status & _IN_TRANSACTION and (not self.unsure or bool(status & _AUTOCOMMIT))
 
+    def needs_no_rollback(self) -> bool:
+        """Tell whether no transaction is open, and nobody would miss the call of the driver's own method."""
+        return self.at_rest() and _ENDS.of(self._connection)
+
     def rollback(self) -> None:
         """Roll back, if there may be a transaction."""
-        if not self.at_rest():
+        if not self.needs_no_rollback():
             self._run(self._end(self._connection.rollback))
 
     def commit(self) -> None:
         """Commit, if there may be a transaction."""
-        if not self.at_rest():
+        if not self.needs_no_rollback():
             self._run(self._end(self._connection.commit))
 
     async def _end(self, how: Callable[[], Awaitable[Any]]) -> None:

@@ -34,7 +34,7 @@ class PostgresqlDialect(DriverTraits):
     """
 
     #: BEGIN's answer comes before the first statement's, so it can stand for a pre-ping.
-    begin_is_ping = True
+    answers_begin_early = True
 
     #: What the query returns besides schema, isolation level and process id, as one more column each.
     _MORE_FACTS: tuple[str, ...] = ()

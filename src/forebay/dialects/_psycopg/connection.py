@@ -24,6 +24,7 @@ from forebay.dialects._postgresql.connection import PostgresqlConnection
 from forebay.dialects._psycopg.bounded import hang_up
 from forebay.dialects._psycopg.cursors import PsycopgCursor, PsycopgStream
 from forebay.dialects._psycopg.groups import is_bounded
+from forebay.dialects._psycopg.originals import has_its_own_ends, has_its_own_execute, has_its_own_streams
 from forebay.dialects._psycopg.parts import lacking
 from forebay.dialects._psycopg.riding import Beginning, can_ride, may_ride
 from forebay.dialects._psycopg.statements import Unprepared, manager_class
@@ -126,7 +127,7 @@ class PsycopgConnection(PostgresqlConnection, AsyncAdapt_psycopg_connection):
         return AsyncAdapt_psycopg_connection.cursor(adapted, name, **kw)  # type: ignore[no-untyped-call]
 
     def _can_stream(self) -> bool:
-        return "batches of a stream" not in self.lacks and can_stream(self._connection)
+        return "batches of a stream" not in self.lacks and can_stream(self._connection) and has_its_own_streams()
 
     def execute(self, operation: Any, parameters: Any = None, **kw: Any) -> Any:
         """Run a statement on a new cursor and return that; must run in a greenlet."""
@@ -185,7 +186,7 @@ class PsycopgConnection(PostgresqlConnection, AsyncAdapt_psycopg_connection):
             self.plain = reads
             await cursor.execute(query, params, **kw)
             return
-        if kw:
+        if kw or not has_its_own_execute(cursor):
             await self._begin(Beginning.alone)
             await cursor.execute(query, params, **kw)
             return
@@ -316,8 +317,8 @@ class PsycopgConnection(PostgresqlConnection, AsyncAdapt_psycopg_connection):
         """Roll back; with no transaction open that is nothing, and needs no greenlet."""
         # Whoever still has it in his hands while the pool brings it to rest has nothing to wait for. While he waited,
         # ``checkin`` would be fired, which stock does before its caller goes on.
-        if not self._set_aside and not self.at_rest():
-            if self.plain and self.switches.rollback_without_wait and self._connection.closed:
+        if not self._set_aside and not self.needs_no_rollback():
+            if self.plain and self.switches.rollback_without_wait and self._connection.closed and self.is_plain():
                 # The server ended the session behind the last row. Nothing is left to undo, and its reader, who has
                 # all rows, would not have waited for the answer. The pool closes the connection.
                 pass
@@ -334,7 +335,7 @@ class PsycopgConnection(PostgresqlConnection, AsyncAdapt_psycopg_connection):
     @counted
     def commit(self) -> None:
         """Commit; with no transaction open that is nothing, and needs no greenlet."""
-        if not self.at_rest():
+        if not self.needs_no_rollback():
             self.leftovers.committing(self.checkout())
             self._forget_unclosed()
             super().commit()
@@ -362,6 +363,14 @@ class PsycopgConnection(PostgresqlConnection, AsyncAdapt_psycopg_connection):
         connection: Any = self._connection
         return not self.busy and not connection.lock.locked() and connection._pipeline is None and self.at_rest()
 
+    def is_plain(self) -> bool:
+        """Tell whether nobody would miss a call of psycopg's own methods: none stands in their place."""
+        return has_its_own_ends(self._connection)
+
+    def needs_no_rollback(self) -> bool:
+        """Tell whether no transaction is open, and nobody would miss the call of psycopg's own method."""
+        return self.at_rest() and self.is_plain()
+
     def _has_left(self) -> bool:
         connection: Any = self._connection
         return is_bounded(connection) and connection.left_at is not None
@@ -380,6 +389,7 @@ class PsycopgConnection(PostgresqlConnection, AsyncAdapt_psycopg_connection):
             self.plain
             and self.switches.rollback_without_wait
             and is_bounded(connection)
+            and self.is_plain()
             and self._handed_in != self.checkout()
             and connection.pgconn.transaction_status == TransactionStatus.INTRANS
             and connection._pipeline is None

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Callable
+from operator import methodcaller
 from typing import Any
 
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
 
 from forebay._sqlalchemy.greenlets import await_
 from forebay.dialects._leftovers import Leftovers, NotesLeftovers
+from forebay.dialects._sqlite.by_aiosqlite import AiosqliteCursor, AiosqliteServerSideCursor
 from forebay.dialects._sqlite.cursors import SqliteCursor, SqliteServerSideCursor
 from forebay.dialects._sqlite.options import SqliteOptions
+from forebay.dialects._sqlite.originals import ends_as_sqlite3_does, has_its_own_methods
 from forebay.dialects._sqlite.settings import left_by
 from forebay.dialects._sqlite.thread import ConnectionThread
 from forebay.dialects._use import counted
@@ -49,8 +52,8 @@ class SqliteConnection(NotesLeftovers, AsyncAdapt_aiosqlite_connection):
 
     @property
     def comes_clean(self) -> bool:
-        """Whether :meth:`come_clean` knows how: always."""
-        return True
+        """Whether :meth:`come_clean` knows how: of aiosqlite's own cursors that are open it knows nothing."""
+        return has_its_own_methods(self._connection)
 
     def __init__(self, dbapi: Any, connection: Any) -> None:
         super().__init__(dbapi, connection)
@@ -66,7 +69,23 @@ class SqliteConnection(NotesLeftovers, AsyncAdapt_aiosqlite_connection):
 
     def cursor(self, server_side: bool = False) -> Any:
         """Return a cursor, or one that reads in batches."""
+        if not has_its_own_methods(self._connection):
+            return AiosqliteServerSideCursor(self) if server_side else AiosqliteCursor(self)
         return SqliteServerSideCursor(self) if server_side else SqliteCursor(self)
+
+    def is_plain(self) -> bool:
+        """Tell whether nobody would miss a call of aiosqlite's or sqlite3's own methods: none stands in their place."""
+        raw = self.thread.raw
+        return has_its_own_methods(self._connection) and raw is not None and ends_as_sqlite3_does(raw)
+
+    async def begin_for(self, operation: str) -> None:
+        """Do what is due in front of a statement that aiosqlite's own methods will run.
+
+        Raises:
+            sqlite3.Error: SQLite refused BEGIN.
+        """
+        await self.run_statement(_nothing, operation, None)
+        self.plain = False
 
     async def run_statement(self, work: Callable[..., None], operation: str, parameters: Any) -> None:
         """Run ``work(raw, operation, parameters)`` in the thread, behind the BEGIN that is due.
@@ -148,25 +167,32 @@ class SqliteConnection(NotesLeftovers, AsyncAdapt_aiosqlite_connection):
 
     def rollback(self) -> None:
         """Roll back; with no transaction open that is nothing, and needs neither the thread nor a greenlet."""
-        self._end(sqlite3.Connection.rollback)
+        self._end("rollback")
 
     def commit(self) -> None:
         """Commit; with no transaction open that is nothing, and needs neither the thread nor a greenlet.
 
         Cancellation: the commit comes to its end.
         """
-        self._end(sqlite3.Connection.commit)
+        self._end("commit")
 
     @counted
-    def _end(self, how: Callable[[sqlite3.Connection], None]) -> None:
+    def _end(self, how: str) -> None:
         # Another task's statement may not have begun its transaction yet; what ends that comes after it.
-        if self._connection._connection is not None and (self.busy > 1 or not self.at_rest()):
+        if self._connection._connection is not None and (self.busy > 1 or not self.needs_no_rollback()):
             try:
-                await_(self.thread.run(how, finish=True))
+                if has_its_own_methods(self._connection):
+                    await_(self.thread.run(methodcaller(how), finish=True))
+                else:
+                    await_(getattr(self._connection, how)())
             except Exception as error:
                 self._handle_exception(error)
         self._begin_due = None
         self.plain = False
+
+    def needs_no_rollback(self) -> bool:
+        """Tell whether no transaction is open, and nobody would miss the call of a method of the driver's."""
+        return self.at_rest() and self.is_plain()
 
     def proven(self) -> bool:
         """Tell, without a query, whether the connection may be given to somebody else: idle, and in no transaction."""
@@ -177,7 +203,7 @@ class SqliteConnection(NotesLeftovers, AsyncAdapt_aiosqlite_connection):
         """Tell whether the transaction has only read, and :meth:`leave` can end it."""
         thread = self.thread
         left_alone = thread.raw is not None and not thread.cursors and not thread.is_at_work
-        return self.plain and self.rolls_back_without_wait and left_alone
+        return self.plain and self.rolls_back_without_wait and left_alone and self.is_plain()
 
     def leave(self, *, passed_on: bool = False) -> None:
         """Roll back without waiting for it; what is run next comes after it.
@@ -241,6 +267,10 @@ class SqliteConnection(NotesLeftovers, AsyncAdapt_aiosqlite_connection):
         self.thread.close_cursors()
         if raw.in_transaction:
             raw.rollback()
+
+
+def _nothing(_raw: sqlite3.Connection, _operation: str, _parameters: Any) -> None:
+    """Do nothing in the thread, behind the BEGIN that is due."""
 
 
 def _only_reads(operation: str) -> bool:
