@@ -113,3 +113,11 @@ def test_methods_of_a_class_written_in_c() -> None:
     own = Originals(("sqlite3",), "commit", "rollback")
     assert own.of_class(sqlite3.Connection)
     assert not own.of_class(Derived)
+
+
+def test_a_class_that_looks_its_methods_up_in_a_way_of_its_own_is_seen() -> None:
+    class Watching(UserDict):  # type: ignore[type-arg]
+        def __getattribute__(self, name: str) -> Any:
+            return super().__getattribute__(name)
+
+    assert not OWN.of(Watching())

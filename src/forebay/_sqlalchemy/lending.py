@@ -21,7 +21,7 @@ from forebay._sqlalchemy.greenlets import greenlet_spawn
 from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
 from forebay._sqlalchemy.pool_entry import ProxiedConnection
 from forebay.dialects._adapter import ABSENT, PooledConnection, pooled
-from forebay.dialects._originals import own_function
+from forebay.dialects._originals import Originals, own_function
 from forebay.errors import PoolDisposedError
 
 __all__ = [
@@ -41,7 +41,7 @@ __all__ = [
 # What is called outside of a greenlet. A method that the user has put in the place of one of these may need one.
 _CONNECT = own_function(Engine, "connect")
 _CLOSE_CONNECTION = own_function(Connection, "close")
-_CLOSE_SESSION = own_function(Session, "close")
+_SESSION = Originals(("sqlalchemy",), "close", "expunge_all")
 
 
 async def borrowed(engine: Engine) -> Connection:
@@ -103,7 +103,7 @@ def close_now(session: Session, *, calm: bool) -> bool:
         session: The session.
         calm: Its block ends without an exception, and nobody else uses it. Then transactions that only read are closed.
     """
-    if type(session).close is not _CLOSE_SESSION or "close" in vars(session):
+    if not _SESSION.of(session):
         return False
     dispatch = session.dispatch
     if dispatch.persistent_to_detached or dispatch.pending_to_transient or dispatch.deleted_to_detached:

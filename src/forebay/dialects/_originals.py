@@ -43,7 +43,8 @@ class Originals:
         known = self._known.get(cls)
         if known is not None and all(map(is_, self._read(cls), known)):
             return True
-        if not all(hasattr(cls, name) for name in self._names):
+        looked_up: Any = cls.__getattribute__
+        if looked_up is not object.__getattribute__ or not all(hasattr(cls, name) for name in self._names):
             return False
         found = self._read(cls)
         if not all(_package(method) in self._packages for method in found):

@@ -12,7 +12,6 @@ __all__ = ["ends_as_sqlite3_does", "has_its_own_methods"]
 _AIOSQLITE = ("aiosqlite",)
 _CONNECTION = Originals(_AIOSQLITE, "cursor", "commit", "rollback", "_execute")
 _CURSOR = Originals(_AIOSQLITE, "execute", "executemany", "fetchone", "fetchmany", "fetchall", "close", "_execute")
-_RAW = Originals(("sqlite3",), "commit", "rollback")
 
 
 def has_its_own_methods(connection: Any) -> bool:
@@ -24,4 +23,4 @@ def has_its_own_methods(connection: Any) -> bool:
 
 def ends_as_sqlite3_does(raw: sqlite3.Connection) -> bool:
     """Tell whether COMMIT and ROLLBACK of a sqlite3 connection may be left out where there is nothing to end."""
-    return _RAW.of_class(type(raw))
+    return type(raw) is sqlite3.Connection
