@@ -39,7 +39,8 @@ __all__ = [
 
 
 # What is called outside of a greenlet. A method that the user has put in the place of one of these may need one.
-_CONNECT = own_function(Engine, "connect")
+_CONNECT, _RAW_CONNECTION = own_function(Engine, "connect"), own_function(Engine, "raw_connection")
+_CONNECTING = frozenset({"connect", "raw_connection"})
 _CLOSE_CONNECTION = own_function(Connection, "close")
 _SESSION = Originals(("sqlalchemy",), "close", "expunge_all")
 
@@ -58,7 +59,9 @@ async def borrowed(engine: Engine) -> Connection:
         and not engine._has_events
         and (shell := pool.plain_shell()) is not None
         and type(engine).connect is _CONNECT
-        and "connect" not in vars(engine)
+        and type(engine).raw_connection is _RAW_CONNECTION
+        and vars(engine).keys().isdisjoint(_CONNECTING)
+        and "connect" not in vars(pool)
     ):
         if not shell.core.idle:
             plain = await pool.wait_for_turn(shell)
@@ -135,6 +138,7 @@ def _can_go_now(connection: Connection, proxied: Any, calm: bool) -> bool:
         isinstance(proxied, ProxiedConnection)
         and type(connection).close is _CLOSE_CONNECTION
         and "close" not in vars(connection)
+        and "close" not in vars(proxied)
         and not connection._has_events
         and not connection.engine._has_events
         and isinstance(pool, AsyncAdaptedQueuePool)

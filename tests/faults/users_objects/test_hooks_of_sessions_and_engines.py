@@ -73,6 +73,39 @@ async def test_a_patched_connect_of_the_sync_engine_may_use_the_database(
 
 
 @pytest.mark.parametrize("database_url", WITHOUT_WAITING, indirect=True)
+async def test_methods_replaced_on_the_pool_and_on_its_connection_may_use_the_database(engine: Any) -> None:
+    """SQLAlchemy's checkout is an object of Python's, on which a tool may replace `close()`."""
+    seen: list[Any] = []
+    pool = engine.sync_engine.pool
+    plain = pool.connect
+
+    def asked(proxied: Any, number: int) -> None:
+        cursor = proxied.cursor()
+        cursor.execute(f"SELECT {number}")
+        seen.append(cursor.fetchone()[0])
+        cursor.close()
+        proxied.rollback()
+
+    def connect() -> Any:
+        proxied = plain()
+        asked(proxied, 7)
+        plain_close = proxied.close
+
+        def close() -> None:
+            asked(proxied, 8)
+            plain_close()
+
+        proxied.close = close
+        return proxied
+
+    pool.connect = connect
+    for _ in range(2):
+        async with engine.connect():
+            pass
+    assert seen == [7, 8] * 2
+
+
+@pytest.mark.parametrize("database_url", WITHOUT_WAITING, indirect=True)
 async def test_a_patched_close_of_the_sync_connection_may_use_the_database(
     engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -257,7 +257,7 @@ class RestingDialect:
 
     def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
         """Set the isolation level of the session; the COMMIT SQLAlchemy sends after it is left out at rest."""
-        if level == "AUTOCOMMIT" or not pooled(dbapi_connection).at_rest():
+        if level == "AUTOCOMMIT" or not pooled(dbapi_connection).needs_no_rollback():
             super().set_isolation_level(dbapi_connection, level)  # type: ignore[misc]  # the dialect's
             return
         dbapi_connection.autocommit(False)
