@@ -64,12 +64,13 @@ class Orders:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._queue, name)
 
-    def put_nowait(self, order: tuple[Any, Callable[[], Any]]) -> None:
+    def put_nowait(self, order: Any) -> None:
         """Have the thread run a function, and settle the future that is waited for, if there is one."""
-        future, function = order
-        if isinstance(future, asyncio.Future):
-            future = _AsLongAsItRuns(future)
-        self._queue.put_nowait((future, function))
+        # Before aiosqlite 0.22 a mark that is no pair ends the thread.
+        match order:
+            case (asyncio.Future() as future, function):
+                order = _AsLongAsItRuns(future), function
+        self._queue.put_nowait(order)
 
     @classmethod
     def of(cls, connection: Any) -> None:
