@@ -28,7 +28,7 @@ LAYERS: dict[str, set[str]] = {
     "forebay.drivers": set(),
     "forebay.hints": set(),
 }
-LEAVES = {"forebay.errors", "forebay.drivers"}
+LEAVES = {"forebay._watchdog", "forebay.errors", "forebay.drivers"}
 
 # A driver's package -> the one file that may import it, or a folder of that name with an underscore in front. Psycopg
 # itself imports psycopg_binary.

@@ -10,6 +10,8 @@ caller keeps its turn.
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import exc
@@ -18,6 +20,7 @@ from forebay._sqlalchemy.greenlets import await_
 from forebay._sqlalchemy.leaks import LeakWatch
 from forebay._sqlalchemy.pool_entry import ProxiedConnection, Record
 from forebay._sqlalchemy.pool_errors import turned_away
+from forebay._watchdog import Deadline, Watchdog
 from forebay.dialects._adapter import pooled
 from forebay.errors import PoolUsageError
 from forebay.pool import Slot
@@ -33,7 +36,7 @@ __all__ = ["RESET_S", "another_for", "checked", "ping_bound_s", "reset_bound_s",
 RESET_S = 1.0
 
 
-def wait_for(pool: AsyncAdaptedQueuePool, shell: Shell, instead_of: Slot | None, timeout_s: float) -> Record:
+def wait_for(pool: AsyncAdaptedQueuePool, shell: Shell, instead_of: Slot | None, deadline: Deadline) -> Record:
     """Wait for a connection, in place of ``instead_of`` if given, and return its record; must run in a greenlet.
 
     Raises:
@@ -46,20 +49,21 @@ def wait_for(pool: AsyncAdaptedQueuePool, shell: Shell, instead_of: Slot | None,
         )
     try:
         if instead_of is None:
-            return cast(Record, await_(shell.checkout(timeout_s)))
-        return cast(Record, await_(shell.replace(instead_of, timeout_s)))
+            return cast(Record, await_(shell.checkout(deadline)))
+        return cast(Record, await_(shell.replace(instead_of, deadline)))
     except (LimitReached, TooManyWaiting, PoolClosed) as error:
         raise turned_away(pool, error) from None
 
 
-def verify(pool: AsyncAdaptedQueuePool, shell: Shell, proxied: ProxiedConnection, deadline: float) -> None:
+def verify(pool: AsyncAdaptedQueuePool, shell: Shell, proxied: ProxiedConnection, deadline: Deadline) -> None:
     """Ping, fire ``checkout``; on a disconnect try another connection, twice, as SQLAlchemy does."""
     record = cast(Record, proxied._connection_record)
     for _attempt in range(2):
         fresh = record.was_just_opened()
         try:
-            if (pool._pre_ping or record.slot.suspect) and not _is_alive(pool, shell, proxied, fresh):
-                raise exc.InvalidatePoolError()
+            if (pool._pre_ping or record.slot.suspect) and not _is_alive(pool, shell, proxied, fresh, deadline):
+                # Cut short by the end of the caller's time, it says nothing of the other connections.
+                raise exc.InvalidatePoolError() if deadline.left_s(shell.now()) else exc.DisconnectionError()
             pool.dispatch.checkout(proxied.dbapi_connection, record, proxied)
             return
         except exc.DisconnectionError as error:
@@ -69,8 +73,7 @@ def verify(pool: AsyncAdaptedQueuePool, shell: Shell, proxied: ProxiedConnection
                 else f"individual connection {proxied.dbapi_connection}"
             )
             pool.logger.info("Disconnection detected on checkout, invalidating %s (reason: %r)", which, error)
-            left = max(deadline - shell.now(), 0.001) if deadline else pool._patience_s
-            record = _exchange(pool, proxied, error, left if pool._patience_s else 0, sweep=error.invalidate_pool)
+            record = _exchange(pool, proxied, error, deadline, sweep=error.invalidate_pool)
         except BaseException as error:
             proxied._let_go()
             record._checkin_failed(error)
@@ -95,7 +98,11 @@ def untouched(record: Record, connection: Any) -> int:
 def ping_bound_s(record: Record) -> float | None:
     """Return the seconds in which a connection must answer, > 0; None if the pool does not pre-ping."""
     pool = record.pool
-    return pool._ping_timeout_s if pool._pre_ping else None
+    if not pool._pre_ping:
+        return None
+    proxied = record.fairy_ref() if record.fairy_ref is not None else None
+    left_s = math.inf if proxied is None else _deadline(proxied, record.shell).left_s(record.shell.now())
+    return min(pool._ping_timeout_s, left_s)
 
 
 def reset_bound_s(record: Record | None) -> float:
@@ -123,11 +130,8 @@ def another_for(record: Record, error: BaseException) -> Any:
         error,
     )
     left_to_do, held_by = tuple(record.finalize_callback), record.holder
-    if proxied.exchange_until is None:
-        proxied.exchange_until = shell.now() + pool._patience_s
-    left_s = max(proxied.exchange_until - shell.now(), 0.001) if pool._patience_s else 0
     try:
-        replacement = _exchange(pool, proxied, error, left_s)
+        replacement = _exchange(pool, proxied, error, _deadline(proxied, shell))
     except BaseException as failure:
         if failure.__cause__ is not None:
             raise  # the driver's own error, which users and the hints look for
@@ -155,10 +159,17 @@ def checked(record: Record) -> Any:
     pool = record.pool
     for _attempt in range(2):
         current = cast(Record, proxied._connection_record)
-        if _is_alive(pool, current.shell, proxied, False):
+        if _is_alive(pool, current.shell, proxied, False, _deadline(proxied, current.shell)):
             break
         another_for(current, ConnectionError("no answer to a ping"))
     return proxied.dbapi_connection
+
+
+def _deadline(proxied: ProxiedConnection, shell: Shell) -> Deadline:
+    """Return the deadline of a checkout that went to its caller before its connection was found lost."""
+    if proxied.deadline is None:
+        proxied.deadline = Deadline(shell.now(), proxied._pool._patience_s)
+    return proxied.deadline
 
 
 def _holder(record: Record) -> ProxiedConnection:
@@ -172,7 +183,7 @@ def _exchange(
     pool: AsyncAdaptedQueuePool,
     proxied: ProxiedConnection,
     error: BaseException,
-    timeout_s: float,
+    deadline: Deadline,
     *,
     sweep: bool = False,
 ) -> Record:
@@ -182,7 +193,7 @@ def _exchange(
         pool: The pool.
         proxied: The checkout.
         error: Why its connection is dropped.
-        timeout_s: Longest wait for the other one, in seconds; 0 as for ``pool_timeout``.
+        deadline: When the checkout must be done.
         sweep: Whether every connection as old is to go too.
 
     Raises:
@@ -207,7 +218,7 @@ def _exchange(
     proxied.wait_without()
     pool._host.park(record)
     try:
-        replacement = wait_for(pool, shell, slot, timeout_s)
+        replacement = wait_for(pool, shell, slot, deadline)
     except BaseException:
         if pool.dispatch.checkin:
             pool.dispatch.checkin(None, record)
@@ -222,7 +233,9 @@ def _exchange(
     return replacement
 
 
-def _is_alive(pool: AsyncAdaptedQueuePool, shell: Shell, proxied: ProxiedConnection, fresh: bool) -> bool:
+def _is_alive(
+    pool: AsyncAdaptedQueuePool, shell: Shell, proxied: ProxiedConnection, fresh: bool, deadline: Deadline
+) -> bool:
     connection: Any = proxied.dbapi_connection
     if fresh:
         if proxied._echo:
@@ -232,7 +245,8 @@ def _is_alive(pool: AsyncAdaptedQueuePool, shell: Shell, proxied: ProxiedConnect
         pool.logger.debug("Pool pre-ping on connection %s", connection)
     # A server that does not answer is not waited for: past the bound the socket is dropped, which ends the ping.
     late: list[bool] = []
-    watchdog = shell.loop.call_later(pool._ping_timeout_s, _abort, connection, late)
+    bound_s = min(pool._ping_timeout_s, deadline.left_s(shell.now()))
+    watchdog = Watchdog(shell.loop, bound_s, partial(_abort, connection, late))
     try:
         alive = pool._dialect._do_ping_w_event(connection)
     except Exception:
@@ -244,7 +258,7 @@ def _is_alive(pool: AsyncAdaptedQueuePool, shell: Shell, proxied: ProxiedConnect
     if alive and not late:
         cast(Record, proxied._connection_record).slot.suspect = False
         return True
-    if late:
+    if late and deadline.left_s(shell.now()):
         shell.ping_failed()
     if proxied._echo:
         pool.logger.debug("Pool pre-ping on connection %s failed, will invalidate pool", connection)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any
 
 from sqlalchemy import exc
@@ -20,6 +21,7 @@ from forebay._sqlalchemy.exchanging import RESET_S
 from forebay._sqlalchemy.greenlets import greenlet_spawn
 from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
 from forebay._sqlalchemy.pool_entry import ProxiedConnection
+from forebay._watchdog import Watchdog
 from forebay.dialects._adapter import ABSENT, PooledConnection, pooled
 from forebay.dialects._originals import Originals, own_function
 from forebay.errors import PoolDisposedError
@@ -232,12 +234,16 @@ async def leaving(connections: Iterable[Connection], leave: Callable[[], Corouti
         if held.knows_its_socket:
             pool = connection.engine.pool
             bound_s = pool.reset_timeout_s if isinstance(pool, AsyncAdaptedQueuePool) else RESET_S
-            watchdogs.append(loop.call_later(bound_s, _abort, held, held.lease))
-    try:
-        await _to_the_end(leave)
-    finally:
-        for watchdog in watchdogs:
-            watchdog.cancel()
+            watchdogs.append(Watchdog(loop, bound_s, partial(_abort, held, held.lease)))
+
+    async def guarded() -> None:
+        try:
+            await leave()
+        finally:
+            for watchdog in watchdogs:
+                watchdog.cancel()
+
+    await _to_the_end(guarded)
 
 
 def _abort(connection: PooledConnection, lease: int) -> None:

@@ -29,6 +29,7 @@ from forebay._sqlalchemy.pool_errors import turned_away
 from forebay._sqlalchemy.pool_host import PoolHost
 from forebay._sqlalchemy.pool_loops import Loops, nothing
 from forebay._sqlalchemy.time_limits import ran_out_of_time
+from forebay._watchdog import Deadline
 from forebay.dialects._adapter import traits_of
 from forebay.errors import InvalidOptionError, PoolDisposedError, PoolUsageError
 from forebay.pool import CoreConfig, PoolStatistics, summed
@@ -111,13 +112,12 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
         shell = self._loops.recent
         if shell is None or shell.loop is not _running_loop():
             shell = self._loops.here()
-        deadline = 0.0
+        deadline: Deadline | None = None
         if shell.handed is None:
             record: Record | None = shell.checkout_nowait()
-            if record is None or self._pre_ping:
-                deadline = shell.now() + self._patience_s
             if record is None:
-                record = wait_for(self, shell, None, self._patience_s)
+                deadline = Deadline(shell.now(), self._patience_s)
+                record = wait_for(self, shell, None, deadline)
         else:
             (record, deadline, error), shell.handed = shell.handed, None
             if record is None:
@@ -139,7 +139,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
                 record.fairy_ref = record.holder = None
                 shell.checkin(record.slot)
                 await_(nothing())
-            verify(self, shell, proxied, deadline)
+            verify(self, shell, proxied, deadline or Deadline(shell.now(), self._patience_s))
         if self._leak_after_s is not None:
             held = cast(Record, proxied._connection_record)
             held.leak_watch = LeakWatch(self, shell.loop, self._leak_after_s, held)
@@ -177,13 +177,13 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
 
         Cancellation: safe; as for :meth:`connect`.
         """
-        deadline = shell.now() + self._patience_s
+        deadline = Deadline(shell.now(), self._patience_s)
         try:
-            record: Record = await shell.checkout(self._patience_s)
+            record: Record = await shell.checkout(deadline)
         except (LimitReached, TooManyWaiting, PoolClosed) as error:
-            shell.handed = None, 0.0, turned_away(self, error)
+            shell.handed = None, deadline, turned_away(self, error)
         except Exception as error:
-            shell.handed = None, 0.0, error
+            shell.handed = None, deadline, error
         else:
             shell.handed = record, deadline, None
             return not record.slot.suspect and (not self._pre_ping or self._vouches(record))

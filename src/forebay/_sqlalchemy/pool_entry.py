@@ -27,6 +27,7 @@ from forebay.errors import PoolUsageError
 if TYPE_CHECKING:
     from forebay._sqlalchemy.leaks import LeakWatch
     from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
+    from forebay._watchdog import Deadline
 
 __all__ = ["DO_ROLLBACK", "ProxiedConnection", "Record"]
 
@@ -369,8 +370,7 @@ class ProxiedConnection(PoolProxiedConnection):
     """A checkout: the DBAPI connection as the engine and the user hold it, until it is closed or dropped.
 
     Attributes:
-        exchange_until: When a connection in place of a lost one must have been found, by the loop's clock; None while
-            none was lost.
+        deadline: When a connection in place of a lost one must have been found; None while none was lost.
         listeners_done: The listeners of ``reset`` have come to their end.
     """
 
@@ -384,7 +384,7 @@ class ProxiedConnection(PoolProxiedConnection):
         "_pool",
         "_waits",
         "dbapi_connection",
-        "exchange_until",
+        "deadline",
         "listeners_done",
     )
 
@@ -398,7 +398,7 @@ class ProxiedConnection(PoolProxiedConnection):
         self._echo = echo
         self._counter = 1
         self._waits = False
-        self.exchange_until: float | None = None
+        self.deadline: Deadline | None = None
         self.listeners_done = False
 
     # -- SQLAlchemy's names ------------------------------------------------------------------------------------------

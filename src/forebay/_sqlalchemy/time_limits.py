@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeGuard
 
 from forebay._sqlalchemy.greenlets import await_, in_greenlet
+from forebay._watchdog import Watchdog
 from forebay.dialects._adapter import PooledConnection, pooled
 from forebay.errors import InvalidOptionError
 
@@ -185,7 +186,7 @@ class _Clock:
         self._cancels_before = task.cancelling()
         self._adapted = adapted
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(limit_s, self._expire)
+        self._timer = Watchdog(self._loop, limit_s, self._expire)
         self._stopping: asyncio.Task[bool] | None = None
         self._expired = False
         self._cancelled = False
@@ -200,7 +201,7 @@ class _Clock:
         # The server stops the statement, and the driver reads that answer.
         self._stopping = self._loop.create_task(adapted.stop_query())
         self._stopping.add_done_callback(self._stopped)
-        self._timer = self._loop.call_later(_STOP_S, self._cancel)
+        self._timer = Watchdog(self._loop, _STOP_S, self._cancel)
 
     def _stopped(self, stopping: asyncio.Task[bool]) -> None:
         if stopping.cancelled() or stopping.exception() is not None or not stopping.result():
@@ -211,7 +212,7 @@ class _Clock:
         if not self._over and not self._cancelled:
             self._cancelled = True
             self._task.cancel()
-            self._timer = self._loop.call_later(_STOP_S, self._give_up)
+            self._timer = Watchdog(self._loop, _STOP_S, self._give_up)
 
     def _give_up(self) -> None:
         # A driver that swallows the cancellation, or a server that does not let go.

@@ -14,6 +14,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
+from forebay._watchdog import Limit
+
 __all__ = ["HOST_S", "Host", "Hosts"]
 
 #: How long each of several hosts has to answer where nobody said, in seconds: well within the pool's patience with a
@@ -84,7 +86,7 @@ class Hosts(ABC):
     async def _try(self, host: Host, bound_s: float | None, connecting: Awaitable[Any]) -> Any:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        limit = asyncio.timeout(bound_s)
+        limit = Limit(bound_s)
         try:
             async with limit:
                 connection = await connecting

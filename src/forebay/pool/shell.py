@@ -12,13 +12,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import math
 import random
 import time
 import traceback
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from functools import partial
 from typing import Any, Protocol
 
+from forebay._watchdog import Deadline, Limit, Watchdog
 from forebay.pool._core import (
     Budget,
     BudgetSignal,
@@ -139,7 +142,7 @@ class Shell:
         close_timeout_s: float,
     ) -> None:
         self.loop = loop
-        self.now: Callable[[], float] = loop.time
+        self._time: Callable[[], float] = loop.time
         self._host = host
         self._connect_timeout_s = connect_timeout_s
         self._settle_timeout_s = settle_timeout_s
@@ -150,7 +153,9 @@ class Shell:
         self._closing: dict[Slot, asyncio.Task[None]] = {}
         self._slowest_connect_s = 0.0
         self._filling: list[tuple[int, asyncio.Future[Filled]]] = []
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Watchdog | None = None
+        # Just before what the timer was set for; infinity while none is set.
+        self._not_beyond = math.inf
         # True while effects are being performed: nothing called from there may wait.
         self.performing = False
         self._drained = asyncio.Event()
@@ -161,13 +166,20 @@ class Shell:
         self._keeper = self._keep()
         self._start_keeper()
 
+    def now(self) -> float:
+        """Return the time, which does not pass a deadline that the timer has not judged.
+
+        A connection that comes back to a loop that stood still goes to whoever waits for it.
+        """
+        return min(self._time(), self._not_beyond)
+
     # -- checkout and checkin ------------------------------------------------------------------------------------------
 
     def checkout_nowait(self) -> Any:
         """Return the entry of an idle connection that is not known to be dead, or None; never waits."""
         core = self.core
         while True:
-            now = self.now()
+            now = self._time()
             slot = core.acquire(now)
             if core.attention:
                 self.perform()
@@ -184,12 +196,11 @@ class Shell:
                     continue
             return slot.payload
 
-    def checkout(self, timeout_s: float) -> Coroutine[Any, Any, Any]:
+    def checkout(self, deadline: Deadline) -> Coroutine[Any, Any, Any]:
         """Wait for a connection, in order of arrival, and return its entry.
 
         Args:
-            timeout_s: Longest wait in seconds, connect included. 0: only if no other caller's connection is needed for
-                it; the connect is then bounded by its own timeout.
+            deadline: When the checkout must be done.
 
         Raises:
             BaseException: What the host makes of the refusal.
@@ -197,23 +208,22 @@ class Shell:
         Cancellation: safe; a connection granted in the same moment goes to the next caller, a connect goes on for it.
         """
         # Returned, not awaited: with ten thousand callers waiting, one coroutine less each is felt.
-        return self._wait(timeout_s, None)
+        return self._wait(deadline, None)
 
-    def replace(self, slot: Slot, timeout_s: float) -> Coroutine[Any, Any, Any]:
+    def replace(self, slot: Slot, deadline: Deadline) -> Coroutine[Any, Any, Any]:
         """Wait for another connection in place of ``slot``, whose own was found dead; the caller keeps its turn."""
-        return self._wait(timeout_s, slot)
+        return self._wait(deadline, slot)
 
-    async def _wait(self, timeout_s: float, instead_of: Slot | None) -> Any:
-        core, now = self.core, self.now()
+    async def _wait(self, deadline: Deadline, instead_of: Slot | None) -> Any:
+        core, now, at = self.core, self.now(), deadline.at
         caller = _Caller(self.loop.create_future())
-        deadline = now + timeout_s if timeout_s > 0 else None
         waiter: Waiter
         if instead_of is not None:
-            waiter = core.replace(now, instead_of, deadline, caller)
-        elif deadline is None:
+            waiter = core.replace(now, instead_of, at, caller)
+        elif at is None:
             waiter = core.wait_nowait(now, caller)
         else:
-            waiter = core.wait(now, deadline, caller)
+            waiter = core.wait(now, at, caller)
         if core.attention:
             self.perform()
         try:
@@ -224,7 +234,7 @@ class Shell:
             raise
         if isinstance(outcome, Slot):
             return outcome.payload
-        raise self._host.refusal(self, outcome, self.now() - now)
+        raise self._host.refusal(self, outcome, self._time() - deadline.began)
 
     @property
     def is_busy(self) -> bool:
@@ -241,7 +251,7 @@ class Shell:
     def checkin(self, slot: Slot) -> None:
         """Take a connection back that is ready for the next caller."""
         core = self.core
-        core.release(self.now(), slot)
+        core.release(self._time() if self._timer is None else self.now(), slot)
         if core.attention:
             self.perform()
 
@@ -393,15 +403,16 @@ class Shell:
         if timer is not None:
             # One that rings early finds nothing to do and is set anew. Under load, where the next deadline moves with
             # each connection handed over, that is much less work than setting it each time.
-            if when is not None and timer.when() <= when:
+            if when is not None and self._not_beyond < when:
                 return
             timer.cancel()
-            self._timer = None
+            self._timer, self._not_beyond = None, math.inf
         if when is not None:
-            self._timer = self.loop.call_at(when, self._on_timer)
+            self._not_beyond = math.nextafter(when, -math.inf)
+            self._timer = Watchdog(self.loop, max(0.0, when - self._time()), self._on_timer)
 
     def _on_timer(self) -> None:
-        self._timer = None
+        self._timer, self._not_beyond = None, math.inf
         self.core.tick(self.now())
         self.perform()
 
@@ -448,7 +459,7 @@ class Shell:
 
     async def _open(self, slot: Slot) -> None:
         entry = slot.payload
-        bound = asyncio.timeout(self._connect_timeout_s)
+        bound = Limit(self._connect_timeout_s)
         try:
             async with bound:
                 await self._connect(entry)
@@ -477,32 +488,25 @@ class Shell:
         # answer in a time in which others long had one is begun anew, each time with twice the patience.
         patience_s = max(_ATTEMPT_S, _ATTEMPT_TIMES * self._slowest_connect_s) if self._slowest_connect_s else _FIRST_S
         while True:
-            began = self.now()
-            attempt = asyncio.timeout(None)
-            watchdog = self.loop.call_later(patience_s, self._unanswered, attempt, entry, patience_s)
+            began = self._time()
+            attempt = Limit(patience_s, partial(self._host.unanswered, entry, patience_s))
             try:
                 async with attempt:
                     await self._host.open(entry)
                 # The slowest of late: forgotten in some twenty faster ones.
-                self._slowest_connect_s = max(self.now() - began, 0.9 * self._slowest_connect_s)
+                self._slowest_connect_s = max(self._time() - began, 0.9 * self._slowest_connect_s)
                 return
             except TimeoutError:
                 if not attempt.expired():
                     raise
-            finally:
-                watchdog.cancel()
             patience_s *= 2
-
-    def _unanswered(self, attempt: asyncio.Timeout, entry: Any, waited_s: float) -> None:
-        if self._host.unanswered(entry, waited_s):
-            attempt.reschedule(self.now())
 
     # -- resting and closing -------------------------------------------------------------------------------------------
 
     async def _settle(self, slot: Slot) -> None:
         ok = False
         try:
-            async with asyncio.timeout(self._settle_timeout_s):
+            async with Limit(self._settle_timeout_s):
                 await self._host.settle(slot.payload)
             ok = True
         except Exception:
@@ -525,7 +529,7 @@ class Shell:
     async def _close(self, slot: Slot) -> None:
         entry = slot.payload
         try:
-            async with asyncio.timeout(self._close_timeout_s):
+            async with Limit(self._close_timeout_s):
                 await self._host.close(entry)
         except Exception:
             pass

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any
 
+from forebay._watchdog import Deadline
 from forebay.pool import Budget, ConnectFailure, CoreConfig, Refuse, RefuseReason, Slot
 from forebay.pool._core import LimitReached, Misuse, PoolClosed, TooManyWaiting
 from forebay.pool.shell import Shell
@@ -232,17 +233,17 @@ class ShellWorld:
     async def _use(self, caller: Caller) -> None:
         _caller.set(caller.name)
         shell = self.shell
+        deadline = Deadline(caller.asked_at, caller.patience)
         try:
             entry = shell.checkout_nowait()
             if entry is None:
-                entry = await shell.checkout(caller.patience)
+                entry = await shell.checkout(deadline)
             caller.slot = entry.slot
             while entry.slot.suspect or (self.pre_ping and entry.slot.uses > 1):
                 if await self._ping(entry.slot):
                     break
-                left = caller.asked_at + caller.patience - self.loop.time()
                 slot, caller.slot = entry.slot, None
-                entry = await shell.replace(slot, max(left, 1e-9))
+                entry = await shell.replace(slot, deadline)
                 caller.slot = entry.slot
         except Refused as refused:
             self._note("refused", f"{caller.name} {refused}")

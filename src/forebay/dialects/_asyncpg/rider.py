@@ -20,6 +20,7 @@ import logging
 import socket
 from typing import Any
 
+from forebay._watchdog import Watchdog
 from forebay.dialects._adapter import readable
 from forebay.dialects._asyncpg.replies import Begin, Replies, ReplyError
 
@@ -105,7 +106,7 @@ class Rider(asyncio.Protocol):
         self._rollback_at = 0.0
         self._mute = False
         self._held_by_kernel = False
-        self._watchdog: asyncio.TimerHandle | None = None
+        self._watchdog: Watchdog | None = None
         # asyncpg keeps the transport it was given, so its writes are met at the transport.
         vars(self._transport).update(self._ours)
         self._transport.set_protocol(self)
@@ -212,11 +213,13 @@ class Rider(asyncio.Protocol):
             self.replies.answered()
 
     def overdue(self, bound_s: float) -> bool:
-        """Tell whether a ROLLBACK was sent more than ``bound_s`` seconds ago and is not answered."""
+        """Tell whether a ROLLBACK was sent more than ``bound_s`` seconds ago, and nothing has come since."""
         return (
             self.replies.pending
             and self.replies.begin is not Begin.SENT
             and self._loop.time() - self._rollback_at > bound_s
+            # After a stall of the loop the answer is there, and has not been read.
+            and not readable(self._transport.get_extra_info("socket").fileno())
         )
 
     def tell(self, *, in_transaction: bool) -> bool:
@@ -279,15 +282,10 @@ class Rider(asyncio.Protocol):
 
     def _watch(self) -> None:
         if self._bound_s is not None:
-            self._watchdog = self._loop.call_later(self._bound_s, self._give_up)
+            self._watchdog = Watchdog(self._loop, self._bound_s, self._give_up)
 
     def _give_up(self) -> None:
         self._watchdog = None
-        raw = self._transport.get_extra_info("socket")
-        if raw is not None and readable(raw.fileno()):
-            # It has been answered; the event loop was busy elsewhere and gets round to it now.
-            self._watch()
-            return
         self.late = True
         self._transport.abort()
 

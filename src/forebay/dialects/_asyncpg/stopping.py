@@ -12,6 +12,8 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from forebay._watchdog import Limit
+
 if TYPE_CHECKING:
     from forebay._sqlalchemy.pool_entry import Record
 
@@ -66,5 +68,5 @@ def begin_to_stop(connection: Any, record: Record | None) -> None:
 async def _bounded(ask: Callable[[], Awaitable[None]]) -> None:
     # The server may be gone. Some close this connection without a word, which is no matter.
     with contextlib.suppress(OSError, TimeoutError):
-        async with asyncio.timeout(_ASK_S):
+        async with Limit(_ASK_S):
             await ask()

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Generator
 from typing import Any
 
+from forebay._watchdog import Watchdog
 from forebay.dialects._psycopg.groups import Bounded, answer_on
 from forebay.dialects._psycopg.parts import PARTS
 
@@ -39,7 +40,7 @@ def bounded(stock: Any) -> Any:
     from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
     class BoundedAsyncConnection(Bounded, stock):  # type: ignore[misc]  # a class known only at run time
-        _watchdog: asyncio.TimerHandle | None = None
+        _watchdog: Watchdog | None = None
         #: When a ROLLBACK was sent whose answer has not been read, by the loop's clock; libpq is in pipeline mode then.
         left_at: float | None = None
         #: Cursors of the server's that nobody reads any more, and that are open as long as the transaction is.
@@ -62,7 +63,7 @@ def bounded(stock: Any) -> Any:
                     self._watchdog = None
 
         async def _try_cancel_bounded(self, *, timeout: float = _CANCEL_S) -> None:
-            self._watchdog = asyncio.get_running_loop().call_later(_CANCEL_S, self._give_up)
+            self._watchdog = Watchdog(asyncio.get_running_loop(), _CANCEL_S, self._give_up)
             # In a task of its own: a caller that is cancelled again goes on at once, and the server still hears of it.
             asking = asyncio.create_task(stock._try_cancel(self, timeout=min(timeout, _CANCEL_S)))
             _asking.add(asking)

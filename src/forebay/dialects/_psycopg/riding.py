@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import functools
 import re
-from asyncio import TimerHandle, get_running_loop
+from asyncio import get_running_loop
 from collections.abc import Generator
 from time import monotonic
 from typing import Any
 
-from forebay.dialects._adapter import readable
+from forebay._watchdog import Watchdog
 from forebay.dialects._psycopg.bounded import hang_up
 from forebay.dialects._psycopg.groups import Command, in_one_group, raise_for, started
 from forebay.dialects._psycopg.streams import opened
@@ -62,7 +62,7 @@ class Beginning:
         self._connection = connection
         self._bound_s = bound_s
         # Ends the wait for the answer.
-        self._watch: TimerHandle | None = None
+        self._watch: Watchdog | None = None
         self.answered = False
         self.took_s: float | None = None
 
@@ -167,7 +167,7 @@ class Beginning:
         """Drop the socket unless the server answers in time, counted from now."""
         self.end_watch()
         if self._bound_s is not None:
-            self._watch = get_running_loop().call_later(self._bound_s, self._give_up)
+            self._watch = Watchdog(get_running_loop(), self._bound_s, self._give_up)
 
     def end_watch(self) -> None:
         """Let the answer take as long as it takes."""
@@ -175,14 +175,8 @@ class Beginning:
             self._watch.cancel()
 
     def _give_up(self) -> None:
-        connection = self._connection
-        if connection.closed:
-            return
-        if readable(connection.pgconn.socket):
-            # It has been answered; the event loop was busy elsewhere and gets round to it now.
-            self.begin_watch()
-        else:
-            hang_up(connection.pgconn.socket)
+        if not self._connection.closed:
+            hang_up(self._connection.pgconn.socket)
 
     def _note(self, sent: float) -> None:
         self.answered = True
