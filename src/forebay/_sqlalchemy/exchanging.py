@@ -102,7 +102,8 @@ def ping_bound_s(record: Record) -> float | None:
         return None
     proxied = record.fairy_ref() if record.fairy_ref is not None else None
     left_s = math.inf if proxied is None else _deadline(proxied, record.shell).left_s(record.shell.now())
-    return min(pool._ping_timeout_s, left_s)
+    bound_s: float = min(pool._ping_timeout_s, left_s)
+    return bound_s
 
 
 def reset_bound_s(record: Record | None) -> float:

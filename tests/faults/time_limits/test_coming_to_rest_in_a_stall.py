@@ -17,12 +17,10 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from tests.faults.marks import SIDE, not_yet
+from tests.faults.marks import SIDE
 from tests.faults.slow_sqlite import SlowSqlite
 
 pytestmark = pytest.mark.usefixtures("threads_end_with_their_loop")
-
-dropped = not_yet("the bound passes during the stall, and the connection is dropped")
 
 
 async def run(engine: Any, statement: str) -> None:
@@ -30,7 +28,6 @@ async def run(engine: Any, statement: str) -> None:
         await connection.execute(text(statement))
 
 
-@dropped
 @pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["aiosqlite"], indirect=True)
 async def test_stall_after_a_cancelled_query_on_a_file_costs_the_connection(sa: ModuleType, database_url: str) -> None:

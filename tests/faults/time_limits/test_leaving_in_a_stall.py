@@ -18,12 +18,10 @@ from typing import Any
 import pytest
 from sqlalchemy import event, make_url, text
 
-from tests.faults.marks import SIDE, not_yet
+from tests.faults.marks import SIDE
 from tests.support.proxy import ThreadedProxy
 
 pytestmark = pytest.mark.usefixtures("threads_end_with_their_loop")
-
-dropped = not_yet("the bound passes during the stall, and the connection is dropped though the answer is there")
 
 each = pytest.mark.parametrize(
     "database_url", ["asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite"], indirect=True
@@ -50,7 +48,6 @@ def behind_a_delay(database_url: str) -> Iterator[tuple[Any, Any]]:
 
 
 @pytest.mark.slow
-@dropped
 @each
 @stalls
 @pytest.mark.parametrize("how", ["begin", "session"])

@@ -17,23 +17,21 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from tests.faults.marks import SIDE, not_yet
+from tests.faults.marks import SIDE
 
 pytestmark = pytest.mark.usefixtures("threads_end_with_their_loop")
-
-swept = not_yet("after a stall of the loop a healthy connection counts as dead")
 
 each_that_pings = pytest.mark.parametrize(
     ("database_url", "engine_options"),
     [
-        pytest.param("asyncmy", {}, marks=swept, id="asyncmy"),
-        pytest.param("aiomysql", {}, marks=swept, id="aiomysql"),
-        pytest.param("aiosqlite", {}, marks=swept, id="aiosqlite"),
+        pytest.param("asyncmy", {}, id="asyncmy"),
+        pytest.param("aiomysql", {}, id="aiomysql"),
+        pytest.param("aiosqlite", {}, id="aiosqlite"),
         # Here the first BEGIN stands for the ping; without a BEGIN there is one.
         pytest.param("asyncpg", {}, id="asyncpg"),
         pytest.param("psycopg", {}, id="psycopg"),
-        pytest.param("asyncpg", {"isolation_level": "AUTOCOMMIT"}, marks=swept, id="asyncpg-autocommit"),
-        pytest.param("psycopg", {"isolation_level": "AUTOCOMMIT"}, marks=swept, id="psycopg-autocommit"),
+        pytest.param("asyncpg", {"isolation_level": "AUTOCOMMIT"}, id="asyncpg-autocommit"),
+        pytest.param("psycopg", {"isolation_level": "AUTOCOMMIT"}, id="psycopg-autocommit"),
     ],
     indirect=["database_url"],
 )
@@ -80,7 +78,6 @@ async def test_stall_of_the_loop_sweeps_the_pool(
     assert len(opened) == 3
 
 
-@swept
 @stalls
 async def test_stall_of_the_loop_empties_a_database_in_memory(
     sa: ModuleType, stall_s: float, bounds: dict[str, Any]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import exc, make_url, text
 
-from tests.faults.marks import SIDE, not_yet, ours_only
+from tests.faults.marks import SIDE, ours_only
 from tests.support.proxy import ThreadedProxy
 
 each_that_pings = pytest.mark.parametrize(
@@ -60,7 +60,6 @@ async def against_a_silent_server(sa: ModuleType, database_url: str, options: di
     return seen, took_s
 
 
-@not_yet("the ping is bounded by pool_ping_timeout alone")
 @pytest.mark.slow
 @each_that_pings
 async def test_pool_timeout_does_not_bound_the_ping(
@@ -71,7 +70,6 @@ async def test_pool_timeout_does_not_bound_the_ping(
     assert took_s < 1.5
 
 
-@not_yet("the error says that the time passed while connecting")
 @pytest.mark.slow
 @ours_only
 @each_that_pings
@@ -84,7 +82,6 @@ async def test_error_of_a_ping_without_answer_speaks_of_a_connect(
     assert seen.phase == "ping"  # type: ignore[attr-defined]  # of ours
 
 
-@not_yet("the time of a checkout passes during the stall, though the server has long answered")
 @pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "asyncmy", "aiomysql"], indirect=True)
 async def test_stall_of_the_loop_while_connecting_times_the_checkout_out(sa: ModuleType, database_url: str) -> None:

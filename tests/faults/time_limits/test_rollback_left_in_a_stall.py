@@ -15,15 +15,12 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from tests.faults.marks import SIDE, not_yet
+from tests.faults.marks import SIDE
 
 
 @pytest.mark.parametrize(
     "database_url",
-    [
-        pytest.param("asyncpg", marks=not_yet("the connection is dropped as if the ROLLBACK had not been answered")),
-        "psycopg",
-    ],
+    ["asyncpg", "psycopg"],
     indirect=True,
 )
 @pytest.mark.parametrize(

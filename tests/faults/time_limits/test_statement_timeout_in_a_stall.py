@@ -14,14 +14,13 @@ from types import ModuleType
 import pytest
 from sqlalchemy import text
 
-from tests.faults.marks import not_yet, ours_only
+from tests.faults.marks import ours_only
 
 pytestmark = pytest.mark.usefixtures("threads_end_with_their_loop")
 
 
 @pytest.mark.slow
 @ours_only
-@not_yet("the limit passes during the stall, and a statement that was answered is cut off")
 @pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite"], indirect=True)
 async def test_answered_statement_runs_out_of_time_in_a_stall_of_the_loop(sa: ModuleType, database_url: str) -> None:
     engine = sa.create_async_engine(database_url)
