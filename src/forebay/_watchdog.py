@@ -22,6 +22,8 @@ __all__ = ["Deadline", "Limit", "Watchdog"]
 _LOOK_S: Final = 0.25
 # A loop that stood still in that part as well looks anew; one that always does has to come to an end.
 _LOOKS: Final = 4
+# No server answers in so short a time, in seconds, and no loop turns in it.
+_NO_TIME_S: Final = 1e-4
 
 
 class Watchdog:
@@ -41,7 +43,8 @@ class Watchdog:
         self._looks_left = _LOOKS
         self._look_s = min(bound_s / 2, _LOOK_S)
         self._due = loop.time() + bound_s
-        self._timer = loop.call_at(self._due - self._look_s, self._look)
+        first = self._look if bound_s > _NO_TIME_S else strike
+        self._timer = loop.call_at(self._due - self._look_s, first)
 
     def cancel(self) -> None:
         """Call it off; does nothing after it has struck."""
