@@ -119,17 +119,17 @@ class PooledDialect(DriverTraits):
         Raises:
             forebay.errors.InvalidOptionError: ``statement_timeout`` is out of bounds.
 
-        Cancellation: the connection is closed, for its isolation level may be set already or not.
+        Cancellation: the connection is brought to rest, or closed where its isolation level may be set already.
         """
         check_limit(opts)
         try:
             super().set_connection_execution_options(connection, opts)  # type: ignore[misc]  # the dialect's
         except Exception:
             raise
-        except BaseException:
-            # SQLAlchemy has not taken note yet that there is something to be set back.
+        except BaseException as error:
+            # SQLAlchemy has not taken note yet that there may be something to be set back.
             if not (connection.closed or connection.invalidated):
-                connection.invalidate()
+                connection.invalidate(error)
             raise
 
     def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:

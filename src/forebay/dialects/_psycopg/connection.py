@@ -409,32 +409,42 @@ class PsycopgConnection(PostgresqlConnection, AsyncAdapt_psycopg_connection):
 
     # -- settings ------------------------------------------------------------------------------------------------------
 
-    # Set when there is nothing to wait for. A caller that is cancelled while the answer to the ROLLBACK before it is
-    # read would have psycopg set it all the same, and SQLAlchemy would not know that it is to be set back.
+    @contextlib.contextmanager
+    def _setting(self) -> Iterator[None]:
+        # Set when there is nothing to wait for: psycopg sets it also for a caller that is cancelled meanwhile. It gives
+        # way to the event loop behind what it has set, too, when the loop was kept busy; that is a trace.
+        self.settle()
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            self.note_unseen()
+            raise
 
     @counted
     def set_autocommit(self, value: Any) -> None:
         """Have what follows be in no transaction, or in one; must run in a greenlet."""
-        self.settle()
-        super().set_autocommit(value)  # type: ignore[no-untyped-call]
+        with self._setting():
+            super().set_autocommit(value)  # type: ignore[no-untyped-call]
 
     @counted
     def set_isolation_level(self, value: Any) -> None:
         """Have the transactions that follow be at ``value``; must run in a greenlet."""
-        self.settle()
-        super().set_isolation_level(value)  # type: ignore[no-untyped-call]
+        with self._setting():
+            super().set_isolation_level(value)  # type: ignore[no-untyped-call]
 
     @counted
     def set_read_only(self, value: Any) -> None:
         """Have the transactions that follow only read, or not; must run in a greenlet."""
-        self.settle()
-        super().set_read_only(value)  # type: ignore[no-untyped-call]
+        with self._setting():
+            super().set_read_only(value)  # type: ignore[no-untyped-call]
 
     @counted
     def set_deferrable(self, value: Any) -> None:
         """Have the transactions that follow wait for a safe snapshot, or not; must run in a greenlet."""
-        self.settle()
-        super().set_deferrable(value)  # type: ignore[no-untyped-call]
+        with self._setting():
+            super().set_deferrable(value)  # type: ignore[no-untyped-call]
 
     @counted
     def tpc_begin(self, xid: Any) -> Any:
