@@ -31,7 +31,10 @@ def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
     require({"asyncmy": "mariadb", "aiomysql": "mariadb", "aiosqlite": "aiosqlite"}.get(driver, "postgres"))
     with ground_for(driver) as ground:
         yield ground
-    gc.collect()  # what stock's engines have lost warns now, and not in the middle of the next driver's scripts
+    with warnings.catch_warnings():
+        # What stock's engines have lost would warn in the middle of the next driver's scripts.
+        warnings.simplefilter("ignore")
+        gc.collect()
 
 
 async def played(ground: Ground, seeds: range) -> Contest:
