@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Coroutine
 from typing import Any
 
 from sqlalchemy import URL
@@ -17,7 +19,7 @@ from forebay._sqlalchemy.adapting import adapt
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._adapter import PooledModule, socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
-from forebay.dialects._mysql.parts import ASYNCMY
+from forebay.dialects._mysql.parts import ASYNCMY, lacking
 from forebay.dialects._mysql.rest import RestingConnection, RestingDialect, WatchedCursor, WatchedStream
 from forebay.dialects._mysql_tls import tls_arguments, without_tls_words
 
@@ -40,15 +42,32 @@ class AsyncmyConnection(RestingConnection, AsyncAdapt_asyncmy_connection):
     _cursor_cls = AsyncmyCursor
     _ss_cursor_cls = AsyncmyServerSideCursor
 
+    async def end_stream(self) -> None:
+        """Read what a stream has left: asyncmy before 0.2.17 does not, and takes a row for the next answer."""
+        result = getattr(self._connection, "_result", None)
+        if result is None or "ending a stream" in ASYNCMY.lacking(result=result) or not result.unbuffered_active:
+            return
+        async with self._execute_mutex:
+            if result.unbuffered_active:
+                warnings.warn("Previous unbuffered result was left incomplete", stacklevel=1)  # asyncmy's words
+                await result._finish_unbuffered_query()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            super()._run(work)
+        except AttributeError as error:
+            # So does asyncmy before 0.2.13 say that it is closed. The words are SQLAlchemy's, who reads a loss in them.
+            raise self.dbapi.InternalError("network operation failed due to asyncmy attribute error") from error
+
     def peer_closed(self) -> bool:
         """Tell, without a query, whether the connection is known to be dead."""
-        connection = self._connection
-        transport = getattr(connection, "_transport", None)
-        if transport is None:  # asyncmy before 0.2.12 keeps it out of Python's reach
-            return not connection.connected
-        if transport.is_closing():
+        if "seeing a hang-up" in lacking(self._connection):
+            return not self._connection.connected
+        stream = self._transport_or_writer()
+        # A writer only hands on what its transport says.
+        if stream is None or getattr(stream, "transport", stream).is_closing():
             return True
-        socket = transport.get_extra_info("socket")
+        socket = stream.get_extra_info("socket")
         return socket is not None and socket_hung_up(socket.fileno())
 
     def abort(self) -> None:
@@ -67,7 +86,7 @@ class AsyncmyDbapi(PooledModule, AsyncAdapt_asyncmy_dbapi):
         """Open a connection; must run in a greenlet."""
         creator = kw.pop("async_creator_fn", None) or self.asyncmy.connect
         connection = adapt(AsyncmyConnection, self, creator(*arg, **kw))
-        ASYNCMY.lacking(connection=connection._connection)
+        lacking(connection._connection)
         connection.connect_again = lambda: creator(*arg, **kw)
         return connection
 

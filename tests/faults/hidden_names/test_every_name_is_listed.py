@@ -59,6 +59,7 @@ NOT_A_DRIVERS = {
     "_checkout": "ours: PsycopgConnection, of another one",
     "_handed_in": "ours: PsycopgConnection, of another one",
     "_note_use": "ours: PsycopgConnection, of another one",
+    "_run": "ours: RestingConnection, overridden",
     "_scripts": "ours: Replies, looked at by the rider at each piece that arrives",
     "_try_cancel_bounded": "ours: BoundedAsyncConnection",
     "_get_running_loop": "asyncio, as SQLAlchemy and the pool use it",

@@ -56,8 +56,8 @@ GROUNDS = {
     ),
 }
 
-# Objects that only other versions of a driver have, or other loops.
-_ELSEWHERE = {"old connection", "connection that is a thread"}
+# Objects that only other versions of a driver have, or other loops; and those whose class is written in C.
+_ELSEWHERE = {"old connection", "connection that is a thread", "connection with a writer", "result"}
 
 
 def _objects(driver: str, where: str) -> tuple[tuple[type, ...], tuple[Any, ...]]:

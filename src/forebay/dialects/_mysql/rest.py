@@ -60,6 +60,7 @@ class WatchedCursor:
     async def _execute_async(self, operation: Any, parameters: Any) -> Any:
         connection = self._adapt_connection
         connection.unsure = connection.failed = True
+        await connection.end_stream()
         result = await super()._execute_async(operation, parameters)  # type: ignore[misc]  # the cursor's
         connection.failed = False
         # Not sure either: whether the status tells of a distributed transaction.
@@ -69,6 +70,7 @@ class WatchedCursor:
     async def _executemany_async(self, operation: Any, seq_of_parameters: Any) -> Any:
         connection = self._adapt_connection
         connection.unsure = connection.failed = True
+        await connection.end_stream()
         result = await super()._executemany_async(operation, seq_of_parameters)  # type: ignore[misc]  # the cursor's
         connection.failed = False
         return result
@@ -184,6 +186,9 @@ class RestingConnection(PooledConnection):
         finally:
             other.close()
 
+    async def end_stream(self) -> None:
+        """Read what a stream has left, where the driver does not do so before its next command."""
+
     def at_rest(self) -> bool:
         """Tell, without a query, whether no transaction is open, so that a rollback would do nothing."""
         if self.failed or (self.handed_out_in is not None and self.handed_out_in in (0, self.checkout())):
@@ -218,6 +223,7 @@ class RestingConnection(PooledConnection):
             self._run(self._end(self._connection.commit))
 
     async def _end(self, how: Callable[[], Awaitable[Any]]) -> None:
+        await self.end_stream()
         # In turn, as statements are: the drivers would mix the answers up.
         async with self._execute_mutex:
             self.failed = True  # until it is answered; the drivers close a connection whose caller gives up
@@ -229,6 +235,7 @@ class RestingConnection(PooledConnection):
         self._run(self._switch(value))
 
     async def _switch(self, value: Any) -> None:
+        await self.end_stream()
         async with self._execute_mutex:
             failed, self.failed = self.failed, True
             await self._connection.autocommit(value)
