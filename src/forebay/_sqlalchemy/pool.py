@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import math
 import time
 import weakref
@@ -21,7 +22,7 @@ from sqlalchemy.pool.base import reset_rollback
 
 from forebay._sqlalchemy.exchanging import verify, wait_for
 from forebay._sqlalchemy.first_connect import FirstConnectGate
-from forebay._sqlalchemy.greenlets import await_, in_greenlet
+from forebay._sqlalchemy.greenlets import await_, greenlet_spawn, in_greenlet
 from forebay._sqlalchemy.holders import described, holder_here
 from forebay._sqlalchemy.leaks import LeakWatch
 from forebay._sqlalchemy.pool_entry import DO_ROLLBACK, ProxiedConnection, Record
@@ -263,6 +264,28 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
             record.end_lease()
             shell.checkin(slot)
 
+    def give_up(self, connection: Any, shell: Shell | None) -> None:
+        """Close a connection that has no place any more, as its driver does; nobody waits for that but the end."""
+        if shell is not None and shell.loop is _running_loop():
+            shell.look_after(self._given_up(connection))
+        else:
+            self._close_connection(connection, terminate=True)
+
+    async def _given_up(self, connection: Any) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._own_options["pool_close_timeout"]):
+                await greenlet_spawn(self._close_connection, connection, terminate=True)
+
+    def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
+        # SQLAlchemy's own calls it an error when the bound of a close cuts that short.
+        self.logger.debug("%s connection %r", "Hard-closing" if terminate else "Closing", connection)
+        try:
+            (self._dialect.do_terminate if terminate else self._dialect.do_close)(connection)
+        except Exception:
+            self.logger.error(
+                "Exception %s connection %r", "terminating" if terminate else "closing", connection, exc_info=True
+            )
+
     def _connection_dropped(self, record: Record) -> None:
         slot, shell = record.slot, record.shell
         if slot is not None and slot.state is SlotState.RESETTING:
@@ -390,7 +413,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
             if loop is here and in_greenlet() and not shell.performing:
                 await_(shell.quiet())
         for record in self._host.start_empty():
-            self._host.abort(record)  # one that get_connection() was asked for
+            self._host.part(record)  # one that get_connection() was asked for
         self.logger.info("Pool disposed. %s", self.status())
 
     def _clear(self) -> None:

@@ -197,17 +197,15 @@ class Record(ConnectionPoolEntry):
         try:
             pool._fire_connect(connection, self)
         except BaseException:
-            try:
-                pool._close_connection(connection, terminate=True)
-            finally:
-                self.dbapi_connection = None
+            self.dbapi_connection = None
+            pool.give_up(connection, self.shell)
             raise
 
     def close(self, *, terminate: bool = False) -> None:
         """Fire ``close`` and close the connection, if there is one.
 
-        With ``terminate`` this does not wait for the server. Without, it must run in a greenlet, and may be cut short
-        by an exception thrown into it: the connection counts as closed all the same and is not handed out again.
+        With ``terminate`` this does not wait for that. Without, it must run in a greenlet, and may be cut short by an
+        exception thrown into it: the connection counts as closed all the same and is not handed out again.
         """
         connection = self.dbapi_connection
         if connection is None:
@@ -220,12 +218,25 @@ class Record(ConnectionPoolEntry):
                 pool.dispatch.close(connection, self)
         finally:
             try:
-                pool._close_connection(connection, terminate=terminate)
+                if terminate:
+                    pool.give_up(connection, self.shell)
+                else:
+                    pool._close_connection(connection)
             finally:
-                adapted, self.adapted = self.adapted, ABSENT
+                self.adapted = ABSENT
                 self.dbapi_connection = None
-                if not terminate and adapted.knows_its_socket and not adapted.peer_closed():
-                    adapted.abort()  # the polite close failed, or was cut short
+
+    def part(self) -> None:
+        """Take the connection from whoever has it, and close it; nobody waits for that."""
+        proxied = self.fairy_ref() if self.fairy_ref is not None else None
+        try:
+            self.close(terminate=True)
+        finally:
+            if proxied is not None:
+                proxied._let_go()
+                self.fairy_ref = self.holder = None
+                if self.pool.dispatch.checkin:
+                    self.pool.dispatch.checkin(None, self)
 
     # -- is it fit for somebody else? --------------------------------------------------------------------------------
 
@@ -452,6 +463,16 @@ class ProxiedConnection(PoolProxiedConnection):
         if self.dbapi_connection is None:
             raise PoolUsageError(_GIVEN_BACK)
         return self.dbapi_connection.cursor(*args, **kwargs)
+
+    def commit(self) -> None:
+        """Commit.
+
+        Raises:
+            forebay.errors.PoolUsageError: The connection was given back, or lost.
+        """
+        if self.dbapi_connection is None:
+            raise PoolUsageError(_GIVEN_BACK)
+        self.dbapi_connection.commit()
 
     def __getattr__(self, key: str) -> Any:
         connection = self.dbapi_connection

@@ -144,18 +144,18 @@ class PoolHost:
             # A listener of ``close``. SQLAlchemy logs what the closing itself raises.
             self._pool.logger.error("Exception during the closing of a connection", exc_info=True)
 
-    def abort(self, entry: Record | None) -> None:
-        """Drop the connection at once; never raises. None: its record has parted from it, so it is dropped already."""
-        if entry is not None and entry.dbapi_connection is not None:
+    def part(self, entry: Record | None) -> None:
+        """Close a connection that nobody waits for; never raises. None: its record has parted from it before."""
+        if entry is not None:
             try:
-                entry.close(terminate=True)
+                entry.part()
             except Exception:
                 self._pool.logger.error("Exception during the closing of a connection", exc_info=True)
 
-    def say_goodbye(self, entry: Record | None) -> None:
-        """Drop the connection of a loop that does not run any more; never raises."""
-        if entry is not None and entry.adapted.knows_its_socket:
-            # The goodbye itself is one write to the socket; what asks the loop for more may fail.
+    def abort(self, entry: Record | None) -> None:
+        """Drop the socket of a connection at once; never raises."""
+        if entry is not None:
+            # Of a loop that does not run any more, what asks it for something may fail.
             with contextlib.suppress(Exception):
                 entry.adapted.abort()
 
@@ -191,7 +191,7 @@ class PoolHost:
         adhoc = ProxiedConnection(pool, connection, entry, echo)
         try:
             with contextlib.ExitStack() as whatever_a_listener_raises:
-                whatever_a_listener_raises.callback(pool._close_connection, connection, terminate=True)
+                whatever_a_listener_raises.callback(pool.give_up, connection, entry.shell)
                 whatever_a_listener_raises.callback(pool.dispatch.close_detached, connection)
                 whatever_a_listener_raises.callback(adhoc.detach)
                 adhoc._reset(pool, transaction_was_reset=False, terminate_only=True, asyncio_safe=False)

@@ -316,3 +316,14 @@ def readable(fd: int) -> bool:
     poller = select.poll()
     poller.register(fd, select.POLLIN)
     return bool(poller.poll(0))
+
+
+def let_go_of(transport: Any) -> None:
+    """Close the socket of a transport of asyncio's whose event loop has been closed.
+
+    It would wait for its loop, which does not run any more, and be left to the collector, which warns.
+    """
+    # Private names of asyncio's. Other loops' transports end with their loop.
+    if hasattr(transport, "_call_connection_lost") and not transport.is_closing():
+        transport._closing = True
+        transport._call_connection_lost(None)

@@ -53,21 +53,14 @@ class AiomysqlConnection(RestingConnection, AsyncAdapt_aiomysql_connection):
         socket = writer.get_extra_info("socket")
         return socket is not None and socket_hung_up(socket.fileno())
 
-    def abort(self) -> None:
-        """Drop the socket at once, without waiting for anything."""
-        self._connection.close()
-
-    def terminate(self) -> None:
-        """Drop the connection without waiting for the server; the pool closes politely where there is time for it."""
-        self.abort()
-
 
 class AiomysqlDbapi(PooledModule, AsyncAdapt_aiomysql_dbapi):
     """The DBAPI module SQLAlchemy sees; connects with our connection class."""
 
     def connect(self, *arg: Any, **kw: Any) -> AiomysqlConnection:
         """Open a connection; must run in a greenlet."""
-        creator = kw.pop("async_creator_fn", None) or self.aiomysql.connect
+        own = kw.pop("async_creator_fn", None)
+        creator = own or self.aiomysql.connect
 
         def connecting() -> Awaitable[Any]:
             opening = creator(*arg, **kw)
@@ -75,6 +68,8 @@ class AiomysqlDbapi(PooledModule, AsyncAdapt_aiomysql_dbapi):
 
         connection = adapt(AiomysqlConnection, self, connecting())
         AIOMYSQL.lacking(connection=connection._connection)
+        if own is None:
+            connection.opened_by_us()
         connection.connect_again = connecting
         return connection
 

@@ -70,23 +70,18 @@ class AsyncmyConnection(RestingConnection, AsyncAdapt_asyncmy_connection):
         socket = stream.get_extra_info("socket")
         return socket is not None and socket_hung_up(socket.fileno())
 
-    def abort(self) -> None:
-        """Drop the socket at once, without waiting for anything."""
-        self._connection.close()
-
-    def terminate(self) -> None:
-        """Drop the connection without waiting for the server; the pool closes politely where there is time for it."""
-        self.abort()
-
 
 class AsyncmyDbapi(PooledModule, AsyncAdapt_asyncmy_dbapi):
     """The DBAPI module SQLAlchemy sees; connects with our connection class."""
 
     def connect(self, *arg: Any, **kw: Any) -> AsyncmyConnection:
         """Open a connection; must run in a greenlet."""
-        creator = kw.pop("async_creator_fn", None) or self.asyncmy.connect
+        own = kw.pop("async_creator_fn", None)
+        creator = own or self.asyncmy.connect
         connection = adapt(AsyncmyConnection, self, creator(*arg, **kw))
         lacking(connection._connection)
+        if own is None:
+            connection.opened_by_us()
         connection.connect_again = lambda: creator(*arg, **kw)
         return connection
 

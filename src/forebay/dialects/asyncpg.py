@@ -60,6 +60,8 @@ class AsyncpgDbapi(PooledModule, AsyncAdapt_asyncpg_dbapi):
         }
         connection = adapt(AsyncpgConnection, self, creator(*arg, **kw), **options)
         connection.kept = kept
+        if of_user is None:
+            connection.opened_by_us()
         return connection
 
 

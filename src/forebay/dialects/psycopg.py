@@ -42,9 +42,8 @@ class PsycopgDbapi(PooledModule, PsycopgAdaptDBAPI):
 
     def connect(self, *arg: Any, **kw: Any) -> PsycopgConnection | PlainPsycopgConnection:
         """Open a connection; must run in a greenlet."""
-        creator = kw.pop("async_creator_fn", None) or functools.partial(
-            self._hosts.connect, bounded(self.psycopg.AsyncConnection).connect
-        )
+        own = kw.pop("async_creator_fn", None)
+        creator = own or functools.partial(self._hosts.connect, bounded(self.psycopg.AsyncConnection).connect)
         switches = switches_for(self.switches, kw)
         connection: PsycopgConnection
         if hasattr(PsycopgConnection, "create"):
@@ -55,6 +54,8 @@ class PsycopgDbapi(PooledModule, PsycopgAdaptDBAPI):
         connection.switches = switches
         # Its transactions are followed, and begun, by more than its methods: what only looks like one will not do.
         if "adapter" not in connection.lacks and issubclass(type(connection._connection), self.psycopg.AsyncConnection):
+            if own is None:
+                connection.opened_by_us()
             return connection
         plain: Any = PlainPsycopgConnection
         driver = connection._connection

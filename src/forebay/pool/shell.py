@@ -17,11 +17,12 @@ import random
 import time
 import traceback
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from typing import Any, Protocol
 
 from forebay._watchdog import Deadline, Limit, Watchdog
+from forebay.pool import farewells
 from forebay.pool._core import (
     Budget,
     BudgetSignal,
@@ -86,12 +87,12 @@ class Host(Protocol):
         """Close politely."""
         ...
 
-    def abort(self, entry: Any) -> None:
-        """Drop the socket at once; never raises."""
+    def part(self, entry: Any) -> None:
+        """Take the connection out of its entry and close it, with nobody to wait for that; never raises."""
         ...
 
-    def say_goodbye(self, entry: Any) -> None:
-        """Tell the server that the connection ends, where no loop runs any more; never raises."""
+    def abort(self, entry: Any) -> None:
+        """Drop the socket at once; never raises."""
         ...
 
     def gone(self, entry: Any) -> None:
@@ -163,8 +164,7 @@ class Shell:
         # What a caller that waited in another place has got, on its way to the host's checkout.
         self.handed: Any = None
         self._slept = _time_slept()
-        self._keeper = self._keep()
-        self._start_keeper()
+        self._keeper = farewells.until_the_end(self._end)
 
     def now(self) -> float:
         """Return the time, which does not pass a deadline that the timer has not judged.
@@ -274,7 +274,7 @@ class Shell:
         """Take a connection back whose last operation was cut off; the pool brings it to rest, or closes it."""
         self.core.reset_started(self.now(), slot)
         self.perform()
-        self._spawn(self._settle(slot))
+        self.look_after(self._settle(slot))
 
     def sweep(self, reported_by: Slot | None) -> None:
         """Retire every connection as old as the one the outage was seen on; all, when None is given."""
@@ -357,7 +357,7 @@ class Shell:
     def say_goodbye(self) -> None:
         """Drop every connection there is; for a loop that does not run any more."""
         for slot in self.core.slots:
-            self._host.say_goodbye(slot.payload)
+            self._host.abort(slot.payload)
 
     # -- performing ----------------------------------------------------------------------------------------------------
 
@@ -416,12 +416,11 @@ class Shell:
         self.core.tick(self.now())
         self.perform()
 
-    def look_after(self, work: Coroutine[Any, Any, None]) -> None:
+    def look_after(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run ``work``, which must be bounded and raise nothing, as a task of the pool; its end waits for that."""
-        self._spawn(work)
+        return self._own(farewells.begin(self.loop, work))
 
-    def _spawn(self, work: Coroutine[Any, Any, None], context: contextvars.Context | None = None) -> asyncio.Task[None]:
-        task = self.loop.create_task(work, context=context)
+    def _own(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
         return task
@@ -442,7 +441,8 @@ class Shell:
         caller = effect.waiter.owner if effect.waiter is not None else None
         context = caller.context if isinstance(caller, _Caller) else None
         # A connect that nobody waits for sees no caller's context, rather than that of whoever happened to make room.
-        task = self._spawn(self._open(slot), context.copy() if context is not None else contextvars.Context())
+        context = context.copy() if context is not None else contextvars.Context()
+        task = self._own(self.loop.create_task(self._open(slot), context=context))
         self._opening[slot] = task
         task.add_done_callback(lambda _: self._never_begun(slot))
 
@@ -517,13 +517,14 @@ class Shell:
 
     def _begin_close(self, effect: Close) -> None:
         slot = effect.slot
-        if effect.graceful and asyncio._get_running_loop() is self.loop:
-            self._closing[slot] = self._spawn(self._close(slot))
-            return
-        try:
+        if slot in self._closing:
             self._host.abort(slot.payload)
-        finally:
-            if slot not in self._closing:
+        elif effect.graceful and asyncio._get_running_loop() is self.loop:
+            self._closing[slot] = self.look_after(self._close(slot))
+        else:
+            try:
+                self._host.part(slot.payload)
+            finally:
                 self._closed(slot)
 
     async def _close(self, slot: Slot) -> None:
@@ -535,7 +536,6 @@ class Shell:
             pass
         finally:
             del self._closing[slot]
-            self._host.abort(entry)
             self._closed(slot)
             self.perform()
 
@@ -582,26 +582,16 @@ class Shell:
         self._slept = slept
         return jumped
 
-    async def _keep(self) -> AsyncGenerator[None, None]:
-        # A parked async generator: what runs the loop (asyncio.run, a Runner, uvloop) awaits its end before it closes
-        # the loop, and that is the one moment in which connections nobody disposed of can still say good-bye.
-        try:
-            yield
-        finally:
-            self.core.drain(self.now())
-            self.perform()
-            await self.quiet()  # at most pool_close_timeout, for those that say good-bye
-            self.core.terminate_all(self.now())
-            self.perform()
-            await self.quiet()
-            if self._timer is not None:
-                self._timer.cancel()
-            self.abandon()
-
-    def _start_keeper(self) -> None:
-        # Run up to the yield, so that the loop takes notice of it. That step awaits nothing.
-        with contextlib.suppress(StopIteration):
-            self._keeper.__anext__().__await__().__next__()
+    async def _end(self) -> None:
+        self.core.drain(self.now())
+        self.perform()
+        await self.quiet()  # at most pool_close_timeout, for those that say good-bye
+        self.core.terminate_all(self.now())
+        self.perform()
+        await self.quiet()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.abandon()
 
 
 def _wake(waiter: Waiter, outcome: Slot | Refuse) -> None:

@@ -20,10 +20,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.pool import NullPool
 
-from tests.faults.marks import SIDE, not_yet
+from tests.faults.marks import SIDE
 from tests.faults.outside import Outside
-
-too_late = not_yet("the loop ends before asyncpg's request to cancel has left")
 
 both = pytest.mark.parametrize("database_url", ["asyncpg", "psycopg"], indirect=True)
 
@@ -69,7 +67,7 @@ def test_query_of_a_failed_task_group_goes_on_after_the_program(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("database_url", [pytest.param("asyncpg", marks=too_late), "psycopg"], indirect=True)
+@both
 def test_task_left_over_leaves_its_query(sa: ModuleType, database_url: str, outside: Outside) -> None:
     engine = sa.create_async_engine(database_url, poolclass=NullPool)
 
@@ -110,7 +108,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("database_url", [pytest.param("asyncpg", marks=too_late), "psycopg"], indirect=True)
+@both
 async def test_ctrl_c_leaves_the_query(database_url: str, outside: Outside) -> None:
     program = subprocess.Popen(
         [sys.executable, "-c", _PROGRAM, SIDE, database_url, outside.sleeping()],

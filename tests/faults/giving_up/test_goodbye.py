@@ -17,14 +17,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.pool import NullPool
 
-from tests.faults.marks import not_yet
 from tests.support.mariadb import MariaDBServer
 
-no_quit = not_yet("the socket is dropped without QUIT")
-
-mysql = pytest.mark.parametrize(
-    "database_url", [pytest.param("asyncmy", marks=no_quit), pytest.param("aiomysql", marks=no_quit)], indirect=True
-)
+mysql = pytest.mark.parametrize("database_url", ["asyncmy", "aiomysql"], indirect=True)
 
 
 async def broken_off(server: MariaDBServer) -> int:
@@ -62,7 +57,6 @@ async def test_server_counts_an_aborted_client_for_a_detached_connection(
     assert await broken_off(mariadb) == before
 
 
-@not_yet("the socket is dropped behind the back of the user's class")
 @pytest.mark.parametrize("database_url", ["asyncpg", "psycopg"], indirect=True)
 async def test_close_of_the_users_own_class_is_not_called(sa: ModuleType, database_url: str) -> None:
     closed: list[str] = []

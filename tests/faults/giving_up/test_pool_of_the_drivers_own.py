@@ -18,10 +18,7 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.pool import NullPool
 
-from tests.faults.marks import not_yet
 from tests.faults.outside import Outside
-
-lost = not_yet("the pool behind async_creator is not told, and its place is lost")
 
 
 async def given_up(engine: Any, outside: Outside) -> None:
@@ -43,7 +40,6 @@ async def is_served(engine: Any) -> bool:
     return False
 
 
-@lost
 @pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["psycopg"], indirect=True)
 async def test_psycopg_pool_loses_a_place(sa: ModuleType, database_url: str, outside: Outside) -> None:
@@ -58,7 +54,7 @@ async def test_psycopg_pool_loses_a_place(sa: ModuleType, database_url: str, out
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("database_url", [pytest.param("asyncpg", marks=lost)], indirect=True)
+@pytest.mark.parametrize("database_url", ["asyncpg"], indirect=True)
 async def test_asyncpgs_pool_loses_a_place_or_its_query_goes_on(
     sa: ModuleType, database_url: str, outside: Outside
 ) -> None:
@@ -89,7 +85,7 @@ async def of_asyncmy(**arguments: Any) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("database_url", "create_pool"),
-    [pytest.param("aiomysql", of_aiomysql, marks=lost), pytest.param("asyncmy", of_asyncmy, marks=lost)],
+    [("aiomysql", of_aiomysql), ("asyncmy", of_asyncmy)],
     indirect=["database_url"],
 )
 async def test_mysql_drivers_pool_loses_a_place(

@@ -19,7 +19,6 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, StaticPool
 
-from tests.faults.marks import not_yet
 from tests.faults.outside import Outside
 
 POOLS = {"NullPool": NullPool, "StaticPool": StaticPool, "QueuePool": AsyncAdaptedQueuePool}
@@ -178,14 +177,7 @@ async def test_executemany_given_up_goes_on_at_the_server(sa: ModuleType, databa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "database_url",
-    [
-        pytest.param("asyncpg", marks=not_yet("given up amid its rows, the connection is dropped without a request")),
-        "psycopg",
-    ],
-    indirect=True,
-)
+@each_postgres
 async def test_rows_given_up_while_they_are_sent_go_on_at_the_server(
     sa: ModuleType, database_url: str, outside: Outside
 ) -> None:

@@ -15,13 +15,11 @@ from typing import Any
 import pytest
 from sqlalchemy import exc, text
 
-from tests.faults.marks import SIDE, not_yet
+from tests.faults.marks import SIDE
 from tests.faults.outside import Outside
 from tests.faults.slow_sqlite import SlowSqlite
 
 pytestmark = pytest.mark.usefixtures("threads_end_with_their_loop")
-
-wrong = not_yet("the request sees an AttributeError of our insides")
 
 
 async def in_connection(sa: ModuleType, engine: Any, statement: str) -> None:
@@ -79,7 +77,6 @@ async def test_request_in_flight_at_shutdown_sees_no_database_error(
     assert seen is None or isinstance(seen, exc.SQLAlchemyError)
 
 
-@wrong
 @pytest.mark.parametrize("database_url", ["aiosqlite"], indirect=True)
 @pytest.mark.parametrize("how", [in_connection, in_stream])
 async def test_request_on_a_file_in_flight_at_shutdown_sees_no_database_error(

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Iterable
 from types import ModuleType
 from typing import Any
 
 import pytest
 from sqlalchemy import make_url, text
 
-from tests.faults.marks import SIDE, not_yet
+from tests.faults.marks import SIDE
 from tests.faults.noise.listening import heard
 from tests.support.proxy import ThreadedProxy
 
@@ -24,16 +23,8 @@ DRIVERS = ("asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite")
 WITH_A_SERVER = DRIVERS[:4]
 
 
-def _drivers(drivers: Iterable[str], noisy: Iterable[str], what: str) -> list[Any]:
-    """Return `drivers` as parameters, with those that are noisy marked."""
-    return [pytest.param(driver, marks=not_yet(what) if driver in noisy else ()) for driver in drivers]
-
-
 #: A polite close has 2 s by default, which a loaded machine may need; here that is not the question.
 _PATIENT: dict[str, Any] = {} if SIDE == "stock" else {"pool_close_timeout": 60.0}
-_CLOSING = "a close that the end of the loop cuts short is logged as an error, with its traceback"
-_UNCLOSED = "the driver warns of connections that nobody has closed"
-_UNREAD = "the driver warns of the rows that nobody has read"
 
 
 async def _burst(engine: Any, callers: int) -> None:
@@ -47,7 +38,7 @@ async def _burst(engine: Any, callers: int) -> None:
     await asyncio.gather(*(request() for _ in range(callers)))
 
 
-@pytest.mark.parametrize("database_url", _drivers(DRIVERS, ("asyncpg", "aiosqlite"), _CLOSING), indirect=True)
+@pytest.mark.parametrize("database_url", DRIVERS, indirect=True)
 def test_a_program_that_used_its_overflow_a_moment_ago_ends_without_a_word(sa: ModuleType, database_url: str) -> None:
     async def program() -> None:
         engine = sa.create_async_engine(database_url, pool_size=1, max_overflow=4, **_PATIENT)
@@ -93,7 +84,7 @@ def test_a_dead_connection_is_disposed_of_without_a_word(sa: ModuleType, databas
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dispose", [True, False], ids=["disposed", "left"])
-@pytest.mark.parametrize("database_url", _drivers(WITH_A_SERVER, ("asyncpg",), _CLOSING), indirect=True)
+@pytest.mark.parametrize("database_url", WITH_A_SERVER, indirect=True)
 def test_a_server_that_is_silent_at_the_end_is_left_without_a_word(
     sa: ModuleType, database_url: str, dispose: bool
 ) -> None:
@@ -114,11 +105,7 @@ def test_a_server_that_is_silent_at_the_end_is_left_without_a_word(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "database_url",
-    _drivers(DRIVERS, ("psycopg", "aiomysql"), _UNCLOSED),
-    indirect=True,
-)
+@pytest.mark.parametrize("database_url", DRIVERS, indirect=True)
 def test_an_engine_that_is_forgotten_while_the_loop_goes_on_says_nothing(sa: ModuleType, database_url: str) -> None:
     """A test suite makes an engine for each test, and drops it."""
 
@@ -132,11 +119,7 @@ def test_an_engine_that_is_forgotten_while_the_loop_goes_on_says_nothing(sa: Mod
     assert heard(program) == []
 
 
-@pytest.mark.parametrize(
-    "database_url",
-    _drivers(DRIVERS, ("asyncmy", "aiomysql"), _UNREAD),
-    indirect=True,
-)
+@pytest.mark.parametrize("database_url", DRIVERS, indirect=True)
 def test_a_stream_that_is_left_open_at_the_end_says_nothing(sa: ModuleType, database_url: str) -> None:
     """An `async for` over a large result was left by `break`, and the block of the connection with it."""
 

@@ -13,19 +13,14 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tests.faults.marks import SIDE, not_yet
+from tests.faults.marks import SIDE
 from tests.faults.noise.listening import heard
 
 DRIVERS = ("asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite")
-_UNCLOSED = "sockets of a loop that was closed without its usual end are left to the garbage collector, which warns"
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "database_url",
-    [pytest.param(driver, marks=not_yet(_UNCLOSED)) for driver in DRIVERS[:4]] + ["aiosqlite"],
-    indirect=True,
-)
+@pytest.mark.parametrize("database_url", DRIVERS, indirect=True)
 def test_a_loop_that_is_closed_by_hand_leaves_no_word(sa: ModuleType, database_url: str) -> None:
     """A script from before `asyncio.run`: `run_until_complete` and `close()`."""
 

@@ -6,6 +6,7 @@ read is not waited for.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable
@@ -14,8 +15,9 @@ from typing import Any, NoReturn, TypeVar
 from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 
 from forebay._sqlalchemy.exchanging import reset_bound_s
+from forebay._sqlalchemy.goodbyes import SaysGoodbye
 from forebay._sqlalchemy.greenlets import await_, in_greenlet
-from forebay.dialects._adapter import socket_hung_up
+from forebay.dialects._adapter import let_go_of, socket_hung_up
 from forebay.dialects._again import LostEarly
 from forebay.dialects._asyncpg.cursors import AsyncpgCursor, AsyncpgServerSideCursor
 from forebay.dialects._asyncpg.originals import has_its_own_methods
@@ -23,7 +25,7 @@ from forebay.dialects._asyncpg.parts import lacking
 from forebay.dialects._asyncpg.replies import Begin
 from forebay.dialects._asyncpg.rider import rider_for
 from forebay.dialects._asyncpg.statements import names_of
-from forebay.dialects._asyncpg.stopping import begin_to_stop
+from forebay.dialects._asyncpg.stopping import is_at_work, request_to_stop
 from forebay.dialects._asyncpg.transaction import RiddenTransaction, begin_sql
 from forebay.dialects._leftovers import NOT_PROVEN, Leftovers, left_by, proof_of_rest
 from forebay.dialects._postgresql.connection import PostgresqlConnection
@@ -37,7 +39,7 @@ _T = TypeVar("_T")
 _TERMINATE = b"X\x00\x00\x00\x04"
 
 
-class AsyncpgConnection(PostgresqlConnection, AsyncAdapt_asyncpg_connection):
+class AsyncpgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_asyncpg_connection):
     """One asyncpg connection as SQLAlchemy's engine sees it.
 
     Attributes:
@@ -59,6 +61,7 @@ class AsyncpgConnection(PostgresqlConnection, AsyncAdapt_asyncpg_connection):
 
     def __init__(self, dbapi: Any, connection: Any, *, switches: Switches | None = None, **options: Any) -> None:
         super().__init__(dbapi, connection, **options)  # type: ignore[no-untyped-call]
+        self._settle_here()
         self.switches = switches or Switches()
         named_by_user = options.get("prepared_statement_name_func") is not None
         # Without asyncpg's own cache there are to be no names: the user works behind a pooler.
@@ -436,29 +439,42 @@ class AsyncpgConnection(PostgresqlConnection, AsyncAdapt_asyncpg_connection):
 
     def close(self) -> None:
         """Close the connection; must run in a greenlet. What is under way on it is cancelled."""
-        if self.busy or self._execute_mutex.locked():
+        if not (self.busy or self._execute_mutex.locked()):
             # asyncpg would refuse to roll back meanwhile; the server does so by itself.
-            self._transaction = None
-        super().close()  # type: ignore[no-untyped-call]
+            self.rollback()
+        super().close()
 
-    def abort(self) -> None:
-        """Say good-bye if that needs no waiting, and drop the socket at once; who waits for an answer gets an error."""
-        transport = getattr(self._connection, "_transport", None)
-        if transport is not None and not transport.is_closing() and not transport.get_write_buffer_size():
-            transport.write(_TERMINATE)
-        self._connection.terminate()
-
-    def terminate(self) -> None:
-        """Drop the connection without waiting for the server; the pool closes politely where there is time for it.
-
-        A query that a cancelled caller has given up is stopped on the server all the same.
-        """
-        if not self.busy:
+    async def say_goodbye(self) -> None:
+        """Close the connection as asyncpg does; a query under way, or given up by its caller, is stopped first."""
+        connection: Any = self._connection
+        at_work = bool(self.busy) or self._execute_mutex.locked()
+        if not at_work:
             # Else who waits is told: that BEGIN was answered keeps the statement from being sent again.
             self._transaction = None
+        if "stopping what was given up" not in self.lacks and is_at_work(connection, at_work):
+            await request_to_stop(connection)
+        await connection.close()
+
+    def abort_at_work(self) -> None:
+        """Drop the socket at once, and have the server stop what it runs."""
         if "stopping what was given up" not in self.lacks:
-            begin_to_stop(self._connection, self.record)
+            self.see_off(request_to_stop(self._connection))
         self.abort()
+
+    @staticmethod
+    def drop(driver: Any, home: asyncio.AbstractEventLoop | None) -> None:
+        """Say good-bye if that needs no waiting, and drop the socket at once."""
+        from asyncpg import InterfaceError
+
+        transport = getattr(driver, "_transport", None)
+        if transport is not None and not transport.is_closing() and not transport.get_write_buffer_size():
+            transport.write(_TERMINATE)
+        if home is not None and home.is_closed():
+            let_go_of(transport)
+            return
+        # A pool of asyncpg's has got it back, and may have lent it to somebody else.
+        with contextlib.suppress(InterfaceError):
+            driver.terminate()
 
     @property
     def comes_clean(self) -> bool:

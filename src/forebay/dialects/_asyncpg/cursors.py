@@ -187,7 +187,7 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
             await asyncio.wait((sending, lost), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             if rows.under_way:
-                self._adapt_connection.abort()
+                self._adapt_connection.abort_at_work()
             raise
         finally:
             connection.remove_termination_listener(connection_lost)

@@ -1,72 +1,57 @@
-"""Having the server stop a query whose connection is dropped because its caller was cancelled.
+"""Having the server stop a query whose connection is closed because its caller was cancelled.
 
-asyncpg asks the server by a connection of its own, in a task; and calls that task off when the connection it is about
-is terminated. The query would run on, with its locks, until it is done and the server notices that nobody is there.
+asyncpg asks the server by a connection of its own, in a task; and that task is called off when the connection it is
+about is terminated, or with every other task when the event loop ends. The query would run on, with its locks, until it
+is done and the server notices that nobody is there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Coroutine
+from typing import Any
 
 from forebay._watchdog import Limit
 
-if TYPE_CHECKING:
-    from forebay._sqlalchemy.pool_entry import Record
-
-__all__ = ["begin_to_stop"]
+__all__ = ["is_at_work", "request_to_stop"]
 
 #: Longest time to ask the server, in seconds.
-_ASK_S = 2.0
-
-# Of a task nobody refers to the collector may make an end.
-_asking: set[asyncio.Task[None]] = set()
+_ASK_S = 1.0
 
 
-def begin_to_stop(connection: Any, record: Record | None) -> None:
-    """Ask the server again to cancel what it runs for ``connection``, if asyncpg is about to; does not wait.
+def is_at_work(connection: Any, in_use: bool) -> bool:
+    """Tell whether the server may run something for ``connection``.
 
-    Also where asyncpg's own task has been called off already, as the end of ``asyncio.run`` does with every task: the
-    protocol still waits for the answer to what was given up.
+    Also where asyncpg's own request to cancel has been called off: the protocol still waits for the answer to what was
+    given up.
 
-    To be called before the connection is terminated. The pool of ``record`` waits for the task at its own end.
+    Args:
+        connection: The asyncpg connection.
+        in_use: Something is under way on it that nobody has given up.
     """
-    loop: asyncio.AbstractEventLoop | None = asyncio._get_running_loop()
-    protocol = getattr(connection, "_protocol", None)
-    if loop is None or protocol is None:
-        return
-    if not getattr(connection, "_cancellations", None) and not protocol._is_cancelling():
-        return
-    if getattr(connection, "_loop", None) != loop:
-        return
+    if connection.is_closed():
+        return False
+    return in_use or bool(connection._cancellations) or connection._protocol._is_cancelling()
+
+
+def request_to_stop(connection: Any) -> Coroutine[Any, Any, None]:
+    """Return what asks the server to cancel what it runs for ``connection``, which may be closed meanwhile."""
     from asyncpg import connect_utils
 
-    ask = getattr(connect_utils, "_cancel", None)
-    address, parameters = getattr(connection, "_addr", None), getattr(connection, "_params", None)
-    if ask is None or address is None or parameters is None:
-        return
-    asking = functools.partial(
-        ask,
-        loop=loop,
-        addr=address,
-        params=parameters,
+    protocol = connection._protocol
+    asking = connect_utils._cancel(
+        loop=asyncio.get_running_loop(),
+        addr=connection._addr,
+        params=connection._params,
         backend_pid=protocol.backend_pid,
         backend_secret=protocol.backend_secret,
     )
-    shell = record.shell if record is not None else None
-    if shell is not None and shell.loop is loop:
-        shell.look_after(_bounded(asking))
-        return
-    task = loop.create_task(_bounded(asking))
-    _asking.add(task)
-    task.add_done_callback(_asking.discard)
+    return _in_time(asking)
 
 
-async def _bounded(ask: Callable[[], Awaitable[None]]) -> None:
+async def _in_time(asking: Awaitable[None]) -> None:
     # The server may be gone. Some close this connection without a word, which is no matter.
-    with contextlib.suppress(OSError, TimeoutError):
+    with contextlib.suppress(OSError):
         async with Limit(_ASK_S):
-            await ask()
+            await asking

@@ -7,11 +7,13 @@ an OK packet: after a commit or rollback, or a statement without rows.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
+from forebay._sqlalchemy.goodbyes import SaysGoodbye
 from forebay._sqlalchemy.greenlets import await_
-from forebay.dialects._adapter import PooledConnection, pooled
+from forebay.dialects._adapter import PooledConnection, let_go_of, pooled
 from forebay.dialects._originals import Originals
 from forebay.dialects._use import checked, counted
 
@@ -83,6 +85,11 @@ class WatchedStream(WatchedCursor):
 
     _cursor: Any
 
+    async def _execute_async(self, operation: Any, parameters: Any) -> Any:
+        result = await super()._execute_async(operation, parameters)
+        self._adapt_connection.stream = self._cursor
+        return result
+
     @checked
     def _next(self, fetch: str, *args: Any) -> Any:
         return await_(self._in_turn(fetch, args))
@@ -115,7 +122,7 @@ class WatchedStream(WatchedCursor):
             self._cursor = None
 
 
-class RestingConnection(PooledConnection):
+class RestingConnection(SaysGoodbye, PooledConnection):
     """Mixin in front of a connection of SQLAlchemy's.
 
     Attributes:
@@ -123,6 +130,7 @@ class RestingConnection(PooledConnection):
         failed: The last statement failed, or was cut off; there may be a transaction the server said nothing of.
         handed_out_in: The checkout in which the user got at the driver's connection; 0 outside of our pool, None for
             none.
+        stream: The driver's cursor whose rows are, or were, read as they are asked for; None for none.
         connect_again: Opens another connection of the driver's, with the same arguments; None if that is not known.
     """
 
@@ -132,11 +140,27 @@ class RestingConnection(PooledConnection):
     unsure = True
     failed = False
     handed_out_in: int | None = None
+    stream: Any = None
     #: Opens another connection of the driver's to the same place.
     connect_again: Callable[[], Awaitable[Any]] | None = None
     _execute_mutex: Any
     _cursor_cls: Any
     _ss_cursor_cls: Any
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._settle_here()
+
+    async def say_goodbye(self) -> None:
+        """Close the connection as its driver does, with QUIT."""
+        await self._connection.ensure_closed()
+
+    @staticmethod
+    def drop(driver: Any, home: asyncio.AbstractEventLoop | None) -> None:
+        """Drop the socket at once."""
+        if home is not None and home.is_closed():
+            let_go_of(_transport_of(driver))
+        driver.close()
 
     def cursor(self, server_side: bool = False) -> Any:
         """Return a cursor that is watched, or one that is and reads as rows are asked for."""
@@ -148,13 +172,9 @@ class RestingConnection(PooledConnection):
         self.handed_out_in = self.checkout()
         return self._connection
 
-    def _transport_or_writer(self) -> Any:
-        driver = self._connection
-        return getattr(driver, "_transport", None) or getattr(driver, "_writer", None)
-
     def _local_port(self) -> int | None:
         """Return the port of our end of the connection, None for a Unix socket or when it is not known."""
-        transport = self._transport_or_writer()
+        transport = _transport_of(self._connection)
         name = transport.get_extra_info("sockname") if transport is not None else None
         return name[1] if isinstance(name, tuple) else None
 
@@ -226,6 +246,9 @@ class RestingConnection(PooledConnection):
         await self.end_stream()
         # In turn, as statements are: the drivers would mix the answers up.
         async with self._execute_mutex:
+            stream, self.stream = self.stream, None
+            if stream is not None and _has_unread(self._connection):
+                await stream.close()  # else the driver reads what is left all the same, and warns
             self.failed = True  # until it is answered; the drivers close a connection whose caller gives up
             await how()
             self.unsure = self.failed = False
@@ -249,6 +272,10 @@ class RestingConnection(PooledConnection):
     def ping(self, reconnect: bool = False) -> None:
         """Ask the server for an answer; must run in a greenlet."""
         super().ping(reconnect)  # type: ignore[misc]  # the connection's
+
+
+def _transport_of(driver: Any) -> Any:
+    return getattr(driver, "_transport", None) or getattr(getattr(driver, "_writer", None), "transport", None)
 
 
 def _has_unread(driver: Any) -> bool | None:

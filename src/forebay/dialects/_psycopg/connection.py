@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy.dialects.postgresql.psycopg import AsyncAdapt_psycopg_connection
 
 from forebay._sqlalchemy.exchanging import reset_bound_s
+from forebay._sqlalchemy.goodbyes import SaysGoodbye
 from forebay._sqlalchemy.greenlets import await_, in_greenlet
 from forebay.dialects._adapter import PooledConnection, socket_hung_up
 from forebay.dialects._again import LostEarly, sent_again_if_lost
@@ -46,31 +47,37 @@ _IN_GROUP = (Beginning.riding, Beginning.streaming)
 _PLAIN_NAME = re.compile(r"\w{1,63}", re.ASCII)
 
 
-class PlainPsycopgConnection(AsyncAdapt_psycopg_connection, PooledConnection):
+class PlainPsycopgConnection(SaysGoodbye, AsyncAdapt_psycopg_connection, PooledConnection):
     """SQLAlchemy's own adapter, for a psycopg without the parts ours needs; what the pool asks goes by public names."""
 
     knows_its_socket = True
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._settle_here()
+
+    async def say_goodbye(self) -> None:
+        """Close the connection as psycopg does."""
+        connection: Any = self._connection
+        await connection.close()
+
+    def failures(self) -> tuple[type[Exception], ...]:
+        """Return what psycopg raises; an adapted connection of SQLAlchemy 2.0 does not know its DBAPI."""
+        return _failures()
 
     def peer_closed(self) -> bool:
         """Tell, without a query, whether the connection is known to be dead."""
         connection: Any = self._connection
         return bool(connection.closed) or socket_hung_up(connection.pgconn.socket)
 
-    def abort(self) -> None:
-        """Shut the socket down; who waits for an answer gets an error."""
-        connection: Any = self._connection
-        if not connection.closed:
-            hang_up(connection.pgconn.socket)
-
-    def terminate(self) -> None:
-        """Close the connection; outside of a greenlet, where nobody can wait, drop its socket."""
-        if in_greenlet():
-            self.close()
-        else:
-            self.abort()
+    @staticmethod
+    def drop(driver: Any, home: asyncio.AbstractEventLoop | None) -> None:
+        """Shut the socket down."""
+        if not driver.closed:
+            hang_up(driver.pgconn.socket)
 
 
-class PsycopgConnection(PostgresqlConnection, AsyncAdapt_psycopg_connection):
+class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_connection):
     """One psycopg connection as SQLAlchemy's engine sees it.
 
     Attributes:
@@ -98,6 +105,7 @@ class PsycopgConnection(PostgresqlConnection, AsyncAdapt_psycopg_connection):
         from psycopg.pq import ExecStatus
 
         super().__init__(*args)
+        self._settle_here()
         self.switches = Switches()
         self.lacks = lacking(self._connection)
         self._unprepared: Unprepared | None = None
@@ -114,6 +122,10 @@ class PsycopgConnection(PostgresqlConnection, AsyncAdapt_psycopg_connection):
         from psycopg import InterfaceError
 
         return InterfaceError
+
+    def failures(self) -> tuple[type[Exception], ...]:
+        """Return what psycopg raises."""
+        return _failures()
 
     def cursor(self, name: Any = None, /, **kw: Any) -> Any:
         """Return a cursor, or with ``name`` one of the server's; that must be in a greenlet."""
@@ -585,48 +597,41 @@ class PsycopgConnection(PostgresqlConnection, AsyncAdapt_psycopg_connection):
             return True
         return bool(connection.pgconn.is_busy())
 
-    def close(self) -> None:
-        """Close the connection; must run in a greenlet. What is under way on it is cancelled."""
-        if self.busy or self._connection.lock.locked():
-            await_(self._cancel_and_close())
-        else:
-            super().close()
-
-    async def _cancel_and_close(self) -> None:
-        # psycopg's own close would leave who waits for the socket waiting, and the server at work.
+    async def say_goodbye(self) -> None:
+        """Close the connection as psycopg does; what is under way on it is cancelled first, by the server."""
         connection: Any = self._connection
-        try:
-            with contextlib.suppress(Exception):
+        if self.busy or connection.lock.locked():
+            # psycopg's own close would leave who waits for the socket waiting, and the server at work.
+            with contextlib.suppress(*_failures()):
                 await connection.cancel_safe(timeout=_CANCEL_S)
-        finally:
-            self.terminate()
-        # Whoever waited has been told by now, or is in a moment. He may also have got his answer before that.
-        async with connection.lock:
-            connection.pgconn.finish()
+            if not await self._has_become_quiet():
+                self.abort()  # who waits for the socket notices that
+                async with connection.lock:
+                    pass
+        await connection.close()
 
-    def abort(self) -> None:
-        """Drop the socket at once; who waits for an answer gets an error."""
+    async def _has_become_quiet(self) -> bool:
+        connection: Any = self._connection
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CANCEL_S), connection.lock:
+                return True
+        return False
+
+    @staticmethod
+    def drop(driver: Any, home: asyncio.AbstractEventLoop | None) -> None:
+        """Drop the socket at once."""
         from psycopg.pq import ConnStatus, TransactionStatus
 
-        connection: Any = self._connection
-        pgconn = connection.pgconn
-        waited_for = connection.lock.locked() or not self._has_left()
+        pgconn = driver.pgconn
+        running = home is None or not home.is_closed()
+        waited_for = running and (driver.lock.locked() or getattr(driver, "left_at", None) is None)
         if pgconn.status == ConnStatus.OK and pgconn.transaction_status == TransactionStatus.ACTIVE and waited_for:
             # Somebody may wait for this very descriptor in the event loop, which would not notice its end, and go on
             # with the address of what is freed below.
             hang_up(pgconn.socket)
         else:
-            connection._closed = True
+            driver._closed = True
             pgconn.finish()
-
-    def terminate(self) -> None:
-        """Drop the connection without waiting for the server; the pool closes politely where there is time for it."""
-        self.abort()
-        connection: Any = self._connection
-        connection._closed = True
-        if not connection.lock.locked():
-            connection.pgconn.finish()
-        # Else whoever waits is told, libpq closes the socket then, and the rest goes with the object.
 
     def set_aside(self) -> None:
         """Take note that the pool is going to bring the connection to rest: :meth:`come_clean` comes next."""
@@ -667,6 +672,12 @@ class PsycopgConnection(PostgresqlConnection, AsyncAdapt_psycopg_connection):
         if row is None or not self.at_rest():
             raise ConnectionError(NOT_PROVEN)
         self.leftovers.rolled_back()
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    from psycopg import Error
+
+    return (Error,)
 
 
 def _nothing() -> Generator[Any, Any, None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sqlite3
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
 
+from forebay._sqlalchemy.goodbyes import SaysGoodbye
 from forebay._sqlalchemy.greenlets import await_
 from forebay.dialects._leftovers import Leftovers, NotesLeftovers
 from forebay.dialects._sqlite.by_aiosqlite import AiosqliteCursor, AiosqliteServerSideCursor
@@ -29,7 +31,7 @@ _NOT_IN_TRANSACTION = re.compile(
 )
 
 
-class SqliteConnection(NotesLeftovers, AsyncAdapt_aiosqlite_connection):
+class SqliteConnection(SaysGoodbye, NotesLeftovers, AsyncAdapt_aiosqlite_connection):
     """One aiosqlite connection as SQLAlchemy's engine sees it.
 
     Attributes:
@@ -57,6 +59,7 @@ class SqliteConnection(NotesLeftovers, AsyncAdapt_aiosqlite_connection):
 
     def __init__(self, dbapi: Any, connection: Any) -> None:
         super().__init__(dbapi, connection)
+        self._settle_here()
         self.thread = ConnectionThread(connection)
         # The text of the BEGIN that goes in front of the next statement.
         self._begin_due: str | None = None
@@ -227,16 +230,18 @@ class SqliteConnection(NotesLeftovers, AsyncAdapt_aiosqlite_connection):
         """Tell whether the connection was closed behind our back; a file has no peer that could."""
         return self._aborted or self.thread.raw is None or self.thread.broken
 
-    def close(self) -> None:
-        """Close the connection and its cursors; must run in a greenlet. Returns at once after :meth:`abort`."""
+    async def say_goodbye(self) -> None:
+        """Close the connection and its cursors. Returns at once after :meth:`abort`."""
         if self._aborted or not self._connection._running:
             return  # its thread has ended or is about to, and would never answer
         if self.busy:
             self.thread.interrupt()  # who gives it up does not wait for what another task runs
         # What waits for its turn in the thread may open one.
         if (self.busy or self.thread.cursors) and self.thread.raw is not None:
-            await_(self.thread.run(self.thread.close_cursors, finish=True))
-        super().close()
+            await self.thread.run(self.thread.close_cursors, finish=True)
+        # aiosqlite's, for one that was closed meanwhile.
+        with contextlib.suppress(ValueError):
+            await self._connection.close()
 
     def abort(self) -> None:
         """Let the connection's thread close it as soon as it is done with what it runs, without waiting for that."""
@@ -247,9 +252,9 @@ class SqliteConnection(NotesLeftovers, AsyncAdapt_aiosqlite_connection):
         self.thread.post(self.thread.close_cursors)
         self.thread.end()
 
-    def terminate(self) -> None:
-        """Drop the connection without waiting for its thread."""
-        self.abort()
+    def failures(self) -> tuple[type[Exception], ...]:
+        """Return what SQLite raises."""
+        return (sqlite3.Error,)
 
     def come_clean(self) -> None:
         """Bring the connection to rest after an operation that was cut off; must run in a greenlet.

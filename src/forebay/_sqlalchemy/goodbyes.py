@@ -1,0 +1,128 @@
+"""Giving a connection up: whoever does it, all is done that the driver's own close does.
+
+A request to cancel gets out, a server of MySQL's gets its QUIT, a pool of the driver's behind ``async_creator`` gets
+its place back, and a close of the user's own class is called. It is bounded, and the caller need not wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from forebay._sqlalchemy.greenlets import await_, in_greenlet
+from forebay.pool import farewells
+
+__all__ = ["SaysGoodbye"]
+
+#: Longest good-bye of a connection that is given up, in seconds; SQLAlchemy's own bound. In a pool of ours
+#: ``pool_close_timeout`` applies as well.
+GOODBYE_S = 2.0
+
+
+class SaysGoodbye:
+    """Mixin in front of an adapted connection.
+
+    Attributes:
+        home: The event loop it was opened on.
+    """
+
+    home: asyncio.AbstractEventLoop | None
+    _when_forgotten: weakref.finalize[Any, Any] | None
+    _connection: Any
+
+    def _settle_here(self) -> None:
+        """Take note of the running event loop; to be called once, at first."""
+        self._when_forgotten = None
+        self.home = asyncio._get_running_loop()
+        if self.home is not None:
+            farewells.expect(self.home)
+
+    def opened_by_us(self) -> None:
+        """Take note that nobody else has the driver's connection: it is dropped when its engine is forgotten.
+
+        Else the collector would find a socket that is open, and the driver warn of it; or the event loop would keep it.
+        """
+        forgotten = weakref.finalize(self, _forgotten, self.drop, self._connection, self.home)
+        forgotten.atexit = False
+        self._when_forgotten = forgotten
+
+    @staticmethod
+    def drop(driver: Any, home: asyncio.AbstractEventLoop | None) -> None:
+        """Drop the socket of a driver's connection at once; never raises for one already gone."""
+        raise NotImplementedError
+
+    async def say_goodbye(self) -> None:
+        """Close the connection by its driver's own close; what is under way on it is ended first.
+
+        Cancellation: as of that; the socket needs dropping.
+        """
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Drop the socket at once, without waiting for anything; who waits for an answer gets an error."""
+        self._is_not_ours()
+        self.drop(self._connection, self.home)
+
+    def _is_not_ours(self) -> None:
+        if self._when_forgotten is not None:
+            self._when_forgotten.detach()
+
+    def close(self) -> None:
+        """Close the connection; must run in a greenlet. What is under way on it is cancelled."""
+        await_(self.leave_for_good())
+
+    def terminate(self) -> None:
+        """Give the connection up: close it within some time, whatever is under way on it.
+
+        In a greenlet this waits for that. Where no event loop runs, or another one, the socket is dropped.
+
+        Cancellation: safe; the good-bye goes on by itself, and the end of the event loop waits for it.
+        """
+        home = self.home
+        if home is None or asyncio._get_running_loop() is not home:
+            self.abort()
+        elif in_greenlet() and farewells.is_one(asyncio.current_task()):
+            await_(self._leave_in_time())
+        else:
+            farewell = farewells.see_off(home, self._leave_in_time())
+            if in_greenlet():
+                await_(asyncio.shield(farewell))
+
+    def see_off(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work``, which must be bounded, by itself; the end of the event loop waits for it."""
+        if self.home is not None:
+            farewells.see_off(self.home, work)
+
+    async def leave_for_good(self) -> None:
+        """Say good-bye, and drop the socket where that fails or is cut short."""
+        self._is_not_ours()
+        try:
+            await self.say_goodbye()
+        except BaseException:
+            self.abort()
+            raise
+
+    async def _leave_in_time(self) -> None:
+        # It was lost, most often, or is now: there is nobody who could do anything about it.
+        with contextlib.suppress(OSError, *self.failures()):
+            async with asyncio.timeout(GOODBYE_S):
+                await self.leave_for_good()
+
+    def failures(self) -> tuple[type[Exception], ...]:
+        """Return what the driver raises when a connection cannot be closed as it should."""
+        dbapi: Any = self.dbapi  # type: ignore[attr-defined]  # the adapted connection's
+        return (dbapi.Error,)
+
+
+def _forgotten(
+    drop: Callable[[Any, asyncio.AbstractEventLoop | None], None], driver: Any, home: asyncio.AbstractEventLoop | None
+) -> None:
+    # The collector runs in any thread.
+    if home is not None and home.is_running() and asyncio._get_running_loop() is not home:
+        with contextlib.suppress(RuntimeError):  # closed just now
+            home.call_soon_threadsafe(drop, driver, home)
+    else:
+        drop(driver, home)

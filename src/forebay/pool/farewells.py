@@ -1,0 +1,81 @@
+"""Tasks that the end of an event loop waits for, instead of calling them off: connections on their way out.
+
+``asyncio.run()`` cancels every task it knows when its program has ended, and then has the loop's asynchronous
+generators come to their end. A good-bye that is cancelled amid its way leaves the server at work. So a farewell is no
+task that :func:`asyncio.all_tasks` lists, and a generator waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import weakref
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any
+
+__all__ = ["begin", "expect", "is_one", "see_off", "until_the_end"]
+
+_all: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
+_endings: dict[asyncio.AbstractEventLoop, _Ending] = {}
+
+
+def begin(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Run ``work``, which must be bounded, as a task that whoever ends ``loop`` does not call off."""
+    task: asyncio.Task[None] = loop.create_task(work)
+    asyncio._unregister_task(task)
+    _all.add(task)
+    return task
+
+
+def is_one(task: asyncio.Task[Any] | None) -> bool:
+    """Tell whether ``task`` is a farewell itself."""
+    return task in _all
+
+
+def expect(loop: asyncio.AbstractEventLoop) -> None:
+    """Have the end of ``loop``, which runs, wait for farewells; once it has begun to end it is too late for that."""
+    if loop not in _endings:
+        for other in [other for other in _endings if other.is_closed()]:
+            del _endings[other]
+        _endings[loop] = _Ending()
+
+
+def see_off(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Run ``work``, which must be bounded, as a task of ``loop``, whose end waits for it; see :func:`expect`."""
+    tasks = _endings[loop].tasks
+    task = begin(loop, work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task
+
+
+def until_the_end(at_the_end: Callable[[], Coroutine[Any, Any, None]]) -> AsyncGenerator[None, None]:
+    """Have ``at_the_end`` awaited before the running loop is closed, as long as what this returns is kept.
+
+    A parked asynchronous generator: what runs the loop (``asyncio.run``, a ``Runner``, uvloop) awaits its end, and that
+    is the one moment in which connections nobody disposed of can still say good-bye.
+    """
+
+    async def parked() -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await at_the_end()
+
+    generator = parked()
+    # Run up to the yield, so that the loop takes notice of it. That step awaits nothing.
+    with contextlib.suppress(StopIteration):
+        generator.__anext__().__await__().__next__()
+    return generator
+
+
+class _Ending:
+    """The farewells of one loop that no pool of ours looks after."""
+
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._keeper = until_the_end(self._quiet)
+
+    async def _quiet(self) -> None:
+        while self.tasks:
+            await asyncio.wait(list(self.tasks))
