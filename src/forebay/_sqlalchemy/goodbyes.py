@@ -27,9 +27,11 @@ class SaysGoodbye:
 
     Attributes:
         home: The event loop it was opened on.
+        is_leaving: Its good-bye has begun.
     """
 
     home: asyncio.AbstractEventLoop | None
+    is_leaving = False
     _when_forgotten: weakref.finalize[Any, Any] | None
     _connection: Any
 
@@ -82,11 +84,14 @@ class SaysGoodbye:
         Cancellation: safe; the good-bye goes on by itself, and the end of the event loop waits for it.
         """
         home = self.home
+        if self.is_leaving:
+            return
         if home is None or asyncio._get_running_loop() is not home:
             self.abort()
         elif in_greenlet() and farewells.is_one(asyncio.current_task()):
             await_(self._leave_in_time())
         else:
+            self.is_leaving = True
             farewell = farewells.see_off(home, self._leave_in_time())
             if in_greenlet():
                 await_(asyncio.shield(farewell))
@@ -98,6 +103,7 @@ class SaysGoodbye:
 
     async def leave_for_good(self) -> None:
         """Say good-bye, and drop the socket where that fails or is cut short."""
+        self.is_leaving = True
         self._is_not_ours()
         try:
             await self.say_goodbye()

@@ -44,6 +44,8 @@ class AiomysqlConnection(RestingConnection, AsyncAdapt_aiomysql_connection):
 
     def peer_closed(self) -> bool:
         """Tell, without a query, whether the connection is known to be dead."""
+        if self.is_leaving:
+            return True
         connection = self._connection
         if "seeing a hang-up" in AIOMYSQL.lacking(connection=connection):
             return bool(connection.closed)

@@ -61,6 +61,8 @@ class AsyncmyConnection(RestingConnection, AsyncAdapt_asyncmy_connection):
 
     def peer_closed(self) -> bool:
         """Tell, without a query, whether the connection is known to be dead."""
+        if self.is_leaving:
+            return True
         if "seeing a hang-up" in lacking(self._connection):
             return not self._connection.connected
         stream = self._transport_or_writer()

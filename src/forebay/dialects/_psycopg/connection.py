@@ -67,6 +67,8 @@ class PlainPsycopgConnection(SaysGoodbye, AsyncAdapt_psycopg_connection, PooledC
 
     def peer_closed(self) -> bool:
         """Tell, without a query, whether the connection is known to be dead."""
+        if self.is_leaving:
+            return True
         connection: Any = self._connection
         return bool(connection.closed) or socket_hung_up(connection.pgconn.socket)
 
@@ -580,6 +582,8 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
 
     def peer_closed(self) -> bool:
         """Tell, without a query, whether the connection is known to be dead."""
+        if self.is_leaving:
+            return True
         connection: Any = self._connection
         return bool(connection.closed) or socket_hung_up(connection.pgconn.socket) or self._overdue()
 

@@ -228,6 +228,8 @@ class SqliteConnection(SaysGoodbye, NotesLeftovers, AsyncAdapt_aiosqlite_connect
 
     def peer_closed(self) -> bool:
         """Tell whether the connection was closed behind our back; a file has no peer that could."""
+        if self.is_leaving:
+            return True
         return self._aborted or self.thread.raw is None or self.thread.broken
 
     async def say_goodbye(self) -> None:
