@@ -22,7 +22,7 @@ from sqlalchemy.pool.base import reset_commit, reset_none, reset_rollback
 
 from forebay.dialects._adapter import ABSENT, PooledConnection, pooled
 from forebay.dialects._originals import own_function
-from forebay.errors import PoolUsageError
+from forebay.errors import PoolDisposedError, PoolUsageError
 
 if TYPE_CHECKING:
     from forebay._sqlalchemy.leaks import LeakWatch
@@ -41,6 +41,7 @@ _JUST_OPENED_S = 1.0
 
 _STILL_IN_USE = "it was given back while another task used it; one session per task"
 _STILL_IN_TRANSACTION = "it was given back in a transaction, or in a state that is not known"
+_TAKEN = "This connection was closed under you: its pool was shut down before you had given it back"
 _GIVEN_BACK = "This connection was given back to the pool, or was lost; check out another one"
 
 
@@ -234,6 +235,7 @@ class Record(ConnectionPoolEntry):
         finally:
             if proxied is not None:
                 proxied._let_go()
+                proxied.taken = True
                 self.fairy_ref = self.holder = None
                 if self.pool.dispatch.checkin:
                     self.pool.dispatch.checkin(None, self)
@@ -383,6 +385,7 @@ class ProxiedConnection(PoolProxiedConnection):
     Attributes:
         deadline: When a connection in place of a lost one must have been found; None while none was lost.
         listeners_done: The listeners of ``reset`` have come to their end.
+        taken: The pool has closed the connection under its holder.
     """
 
     __slots__ = (
@@ -397,6 +400,7 @@ class ProxiedConnection(PoolProxiedConnection):
         "dbapi_connection",
         "deadline",
         "listeners_done",
+        "taken",
     )
 
     dbapi_connection: Any
@@ -411,6 +415,7 @@ class ProxiedConnection(PoolProxiedConnection):
         self._waits = False
         self.deadline: Deadline | None = None
         self.listeners_done = False
+        self.taken = False
 
     # -- SQLAlchemy's names ------------------------------------------------------------------------------------------
 
@@ -459,24 +464,17 @@ class ProxiedConnection(PoolProxiedConnection):
 
         Raises:
             forebay.errors.PoolUsageError: The connection was given back, or lost.
+            forebay.errors.PoolDisposedError: The pool has taken it.
         """
         if self.dbapi_connection is None:
-            raise PoolUsageError(_GIVEN_BACK)
+            raise PoolDisposedError(_TAKEN) if self.taken else PoolUsageError(_GIVEN_BACK)
         return self.dbapi_connection.cursor(*args, **kwargs)
-
-    def commit(self) -> None:
-        """Commit.
-
-        Raises:
-            forebay.errors.PoolUsageError: The connection was given back, or lost.
-        """
-        if self.dbapi_connection is None:
-            raise PoolUsageError(_GIVEN_BACK)
-        self.dbapi_connection.commit()
 
     def __getattr__(self, key: str) -> Any:
         connection = self.dbapi_connection
         if connection is None:
+            if self.taken:
+                raise PoolDisposedError(_TAKEN)
             raise AttributeError(f"{_GIVEN_BACK} (asked for {key!r})", name=key, obj=self)
         return getattr(connection, key)
 

@@ -24,6 +24,7 @@ from sqlalchemy.dialects import registry
 
 import forebay
 import forebay.pool.shell
+from forebay._sqlalchemy.goodbyes import SaysGoodbye
 from forebay._sqlalchemy.greenlets import await_
 from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
@@ -32,7 +33,7 @@ from forebay.dialects._leftovers import Leftovers, NotesLeftovers
 from forebay.dialects._use import checked, counted
 from forebay.pool._core.invariants import CheckedCore, check
 from tests.support.fake_dialect import FakeDialect, _AdaptedConnection, _Module
-from tests.support.fake_driver import ConnectionLost, FakeConnection, FakeDatabase
+from tests.support.fake_driver import ConnectionLost, Error, FakeConnection, FakeDatabase
 from tests.support.gates import Gates
 
 __all__ = ["PooledDatabase", "World", "checked_cores"]
@@ -101,13 +102,14 @@ class _PooledCursor(AsyncAdapt_dbapi_cursor):
         return super().executemany(operation, seq_of_parameters)
 
 
-class FakePooledConnection(NotesLeftovers, _AdaptedConnection):
+class FakePooledConnection(SaysGoodbye, NotesLeftovers, _AdaptedConnection):
     """SQLAlchemy's face of a fake connection, with what our adapters have besides."""
 
     knows_its_socket = True
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self._settle_here()
         self.leftovers = Leftovers()
 
     @property
@@ -118,7 +120,7 @@ class FakePooledConnection(NotesLeftovers, _AdaptedConnection):
         return _PooledCursor(self)
 
     def peer_closed(self) -> bool:
-        return bool(self._connection.is_closed())
+        return self.is_leaving or bool(self._connection.is_closed())
 
     def at_rest(self) -> bool:
         return not self._connection.in_transaction and not self._connection.unsettled
@@ -136,11 +138,15 @@ class FakePooledConnection(NotesLeftovers, _AdaptedConnection):
         if not self.at_rest():
             super().commit()
 
-    def abort(self) -> None:
-        self._connection.terminate()
+    async def say_goodbye(self) -> None:
+        await self._connection.close()
 
-    def terminate(self) -> None:
-        self.abort()
+    @staticmethod
+    def drop(driver: Any, home: asyncio.AbstractEventLoop | None) -> None:
+        driver.terminate()
+
+    def failures(self) -> tuple[type[Exception], ...]:
+        return (Error,)
 
     def come_clean(self) -> None:
         await_(self._connection.settle())
