@@ -12,10 +12,11 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from forebay._watchdog import Limit
 from forebay._sqlalchemy.greenlets import await_, in_greenlet
 from forebay.pool import farewells
 
-__all__ = ["SaysGoodbye"]
+__all__ = ["SaysGoodbye", "to_the_end"]
 
 #: Longest good-bye of a connection that is given up, in seconds; SQLAlchemy's own bound. In a pool of ours
 #: ``pool_close_timeout`` applies as well.
@@ -114,7 +115,7 @@ class SaysGoodbye:
     async def _leave_in_time(self) -> None:
         # It was lost, most often, or is now: there is nobody who could do anything about it.
         with contextlib.suppress(OSError, *self.failures()):
-            async with asyncio.timeout(GOODBYE_S):
+            async with Limit(GOODBYE_S):
                 await self.leave_for_good()
 
     def failures(self) -> tuple[type[Exception], ...]:
@@ -132,3 +133,28 @@ def _forgotten(
             home.call_soon_threadsafe(drop, driver, home)
     else:
         drop(driver, home)
+
+
+async def to_the_end(task: asyncio.Future[Any]) -> None:
+    """Wait for ``task``, whatever cancels the caller meanwhile.
+
+    Raises:
+        BaseException: What ``task`` raised.
+
+    Cancellation: re-raised once ``task`` has ended.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
+            cancelled = error
+        except Exception:
+            break  # its own, and raised below
+    if cancelled is not None:
+        if not task.cancelled() and task.exception() is not None:
+            raise cancelled from task.exception()
+        raise cancelled
+    task.result()

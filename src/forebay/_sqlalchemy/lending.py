@@ -16,8 +16,10 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Connection, Engine, RootTransaction
 from sqlalchemy.ext.asyncio.session import _AsyncSessionContextManager
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
 
 from forebay._sqlalchemy.exchanging import RESET_S
+from forebay._sqlalchemy.goodbyes import to_the_end
 from forebay._sqlalchemy.greenlets import greenlet_spawn
 from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
 from forebay._sqlalchemy.pool_entry import ProxiedConnection
@@ -192,7 +194,8 @@ def _close_quietly(connection: Connection) -> None:
     # What went wrong has been raised already. The connection is in a state nobody knows.
     proxied = connection._dbapi_connection
     record = proxied._connection_record if isinstance(proxied, ProxiedConnection) else None
-    if record is None or not record.in_use_by_others():
+    held = pooled(proxied.dbapi_connection) if proxied is not None else ABSENT
+    if not held.is_the_database and (record is None or not record.in_use_by_others()):
         # In use by another task, closing it has it given up, and what is under way cancelled.
         with contextlib.suppress(Exception):
             connection.invalidate()
@@ -218,38 +221,72 @@ async def raw(proxied: Any) -> Any:
     return proxied
 
 
-async def leaving(connections: Iterable[Connection], leave: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+async def leaving(
+    connections: Iterable[Connection], leave: Callable[[], Coroutine[Any, Any, Any]], own: BaseException | None = None
+) -> None:
     """Run ``leave`` to its end, whatever cancels the caller meanwhile, and see to it that it ends.
 
     What leaving a block waits for is the server's answer to a ROLLBACK. A server that does not give it within the bound
     has its connection dropped, which ends the wait with an error the engine knows how to clean up after.
 
-    Cancellation: re-raised once ``leave`` has ended.
+    Args:
+        connections: What is given back by it. One that others use as well is not dropped.
+        leave: What leaves the block.
+        own: The exception by which the block is left: the error of our own cut-off does not take its place.
+
+    Cancellation: re-raised once ``leave`` has ended; where nothing bounds it, at once, and ``leave`` goes on.
     """
     loop = asyncio.get_running_loop()
-    watchdogs = []
+    struck: list[PooledConnection] = []
+    bounds = []
+    bounded = True
     for connection in connections:
-        proxied = connection._dbapi_connection
-        held = pooled(proxied.dbapi_connection) if proxied is not None else ABSENT
+        held = _only_here(connection)
+        bounded &= held.knows_its_socket
         if held.knows_its_socket:
             pool = connection.engine.pool
             bound_s = pool.reset_timeout_s if isinstance(pool, AsyncAdaptedQueuePool) else RESET_S
-            watchdogs.append(Watchdog(loop, bound_s, partial(_abort, held, held.lease)))
+            bounds.append(Watchdog(loop, bound_s, partial(_cut_off, held, held.lease, struck)))
 
     async def guarded() -> None:
         try:
             await leave()
         finally:
-            for watchdog in watchdogs:
-                watchdog.cancel()
+            # Not where it is waited for: who waits may be gone, and this goes on.
+            for bound in bounds:
+                bound.cancel()
 
-    await _to_the_end(guarded)
+    task = asyncio.ensure_future(guarded())
+    task.add_done_callback(_seen)
+    try:
+        await (to_the_end(task) if bounded else asyncio.shield(task))
+    except Exception:
+        if own is None or not struck:
+            raise
 
 
-def _abort(connection: PooledConnection, lease: int) -> None:
+def _seen(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()  # whoever waits for it raises that; who is gone has no use for it
+
+
+def _cut_off(connection: PooledConnection, lease: int, struck: list[PooledConnection]) -> None:
     # Given back meanwhile, it may be somebody else's, and what is still waited for is something else.
     if connection.lease == lease:
+        struck.append(connection)
         connection.abort()
+
+
+def _only_here(connection: Connection) -> PooledConnection:
+    """Return the adapted connection of ``connection``, or what stands for none if it is not for us to drop.
+
+    Others use it as well (``StaticPool``, a pool of the user's, of which nothing is known), or a database in memory
+    would go with it.
+    """
+    proxied = connection._dbapi_connection
+    held = pooled(proxied.dbapi_connection) if proxied is not None else ABSENT
+    alone = isinstance(connection.engine.pool, (AsyncAdaptedQueuePool, NullPool)) and not held.is_the_database
+    return held if alone else ABSENT
 
 
 def connections_of(session: Session) -> list[Connection]:
@@ -286,22 +323,3 @@ class SessionBlock(_AsyncSessionContextManager[Any]):
             await self.trans.__aexit__(type_, value, traceback)
         finally:
             await self.async_session.__aexit__(type_, value, traceback)
-
-
-async def _to_the_end(leave: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-    task = asyncio.ensure_future(leave())
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            if task.done() and task.cancelled():
-                raise
-            cancelled = error
-        except BaseException:
-            break
-    if cancelled is not None:
-        if not task.cancelled() and task.exception() is not None:
-            raise cancelled from task.exception()
-        raise cancelled
-    task.result()

@@ -30,7 +30,7 @@ from forebay._sqlalchemy.pool_errors import turned_away
 from forebay._sqlalchemy.pool_host import PoolHost
 from forebay._sqlalchemy.pool_loops import Loops, nothing
 from forebay._sqlalchemy.time_limits import ran_out_of_time
-from forebay._watchdog import Deadline
+from forebay._watchdog import Deadline, Limit
 from forebay.dialects._adapter import traits_of
 from forebay.errors import InvalidOptionError, PoolDisposedError, PoolUsageError
 from forebay.pool import CoreConfig, PoolStatistics, summed
@@ -273,7 +273,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
 
     async def _given_up(self, connection: Any) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._own_options["pool_close_timeout"]):
+            async with Limit(self._own_options["pool_close_timeout"]):
                 await greenlet_spawn(self._close_connection, connection, terminate=True)
 
     def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
@@ -350,7 +350,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
             or self._host.is_dead(record)
         ):
             return False
-        if adapted.leaves_something():
+        if adapted.leaves_something() and not adapted.is_the_database:
             self.logger.debug(
                 "Operation on connection %r was cut off by %s; its session may have been changed, closing it",
                 record.dbapi_connection,

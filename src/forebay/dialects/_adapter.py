@@ -51,6 +51,7 @@ class PooledConnection:
         knows_its_socket: :meth:`peer_closed` and :meth:`abort` keep their promises, so that a wait may be given a bound
             that ends with the socket. Else it is bounded as in SQLAlchemy, which is to say by nothing.
         comes_clean: :meth:`come_clean` knows how. Else a connection whose operation was cut off is closed.
+        is_the_database: The database is in memory, and gone with its connection.
         stops_on_request: A statement cannot be cut off by cancelling who waits for it; :meth:`stop_query` has the
             server stop it.
     """
@@ -59,6 +60,7 @@ class PooledConnection:
     lease: int = 0
     owes_ping: bool = False
     record: Record | None = None
+    is_the_database: bool = False
 
     knows_its_socket: ClassVar[bool] = False
     stops_on_request: ClassVar[bool] = False

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_dbapi, SQL
 from sqlalchemy.util import asbool, immutabledict
 
 from forebay._sqlalchemy.adapting import adapt
+from forebay._sqlalchemy.in_memory import is_in_memory, keep
 from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._adapter import PooledModule
 from forebay.dialects._arguments import ConnectArguments, parameter_names
@@ -49,7 +50,13 @@ async def _opened(connecting: Any) -> Any:
 
 
 class SqliteDbapi(PooledModule, AsyncAdapt_aiosqlite_dbapi):
-    """The DBAPI module SQLAlchemy sees; connects with our connection class."""
+    """The DBAPI module SQLAlchemy sees; connects with our connection class.
+
+    Attributes:
+        in_memory: Each connection is a database of its own; set by the dialect.
+    """
+
+    in_memory = False
 
     def connect(self, *arg: Any, **kw: Any) -> SqliteConnection | PlainSqliteConnection:
         """Open a connection; must run in a greenlet."""
@@ -69,6 +76,7 @@ class SqliteDbapi(PooledModule, AsyncAdapt_aiosqlite_dbapi):
         if "adapter" in lacking(driver):
             return PlainSqliteConnection(self, driver)
         Orders.of(driver)
+        connection.is_the_database = self.in_memory
         connection.rolls_back_without_wait = self.switches.rollback_without_wait
         return connection
 
@@ -132,6 +140,14 @@ class SqliteDialect(PooledDialect, SQLiteDialect_aiosqlite):
             connection.set_up(options)
 
         return set_up
+
+    def create_connect_args(self, url: URL) -> Any:
+        """Return the arguments ``url`` stands for."""
+        module: Any = self.dbapi
+        if isinstance(module, SqliteDbapi) and not module.in_memory and is_in_memory(self, url):
+            module.in_memory = True
+            keep(self)
+        return super().create_connect_args(url)
 
     def do_begin(self, dbapi_connection: Any) -> None:
         """Begin a transaction with the next statement, where ``sqlite_begin`` says how."""

@@ -75,9 +75,9 @@ class AsyncConnection(_stock.AsyncConnection):
         if value is not None:
             hinted_on_leaving(value)
         if type(self).close is not _close:
-            await leaving([self._proxied], self.close)
+            await leaving([self._proxied], self.close, value)
         elif not give_back_now(self._proxied, calm=type_ is None):
-            await leaving([self._proxied], lambda: greenlet_spawn(close_surely, self._proxied))
+            await leaving([self._proxied], lambda: greenlet_spawn(close_surely, self._proxied), value)
 
     async def get_raw_connection(self) -> PoolProxiedConnection:
         """Return the pool's connection, whose ``driver_connection`` is the driver's own.
@@ -132,14 +132,16 @@ class AsyncTransaction(_stock.AsyncTransaction):
     async def __aexit__(self, type_: Any, value: Any, traceback: Any) -> None:
         """Commit, or roll back after an exception.
 
-        A rollback is done within ``pool_reset_timeout`` even if the server stalls; a commit is waited for.
+        A rollback is done within ``pool_reset_timeout`` even if the server stalls; a commit is waited for, and so is
+        the rollback to a savepoint, as the transaction around it goes on.
 
         Cancellation: a commit is cut off, and whether it happened is unknown. A rollback is finished first.
         """
-        if type_ is None:
+        if type_ is None or self.nested:
             await super().__aexit__(type_, value, traceback)
         else:
             await leaving(
                 [self._proxied.connection],
                 lambda: super(AsyncTransaction, self).__aexit__(type_, value, traceback),
+                value,
             )

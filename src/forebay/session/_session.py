@@ -122,7 +122,7 @@ class AsyncSession(Shared, _stock.AsyncSession):
             calm = type_ is None and not others
             own = type(self).close is _close and "close" not in vars(self)
             if not (own and close_now(sync_session, calm=calm)):
-                await leaving(connections_of(sync_session), self.close)
+                await leaving(connections_of(sync_session), self.close, value)
         finally:
             if others:
                 self._left_to(others)
@@ -160,16 +160,18 @@ class AsyncSessionTransaction(_stock.AsyncSessionTransaction):
     async def __aexit__(self, type_: Any, value: Any, traceback: Any) -> None:
         """Commit, or roll back after an exception.
 
-        A rollback is done within ``pool_reset_timeout`` even if the server stalls; a commit is waited for.
+        A rollback is done within ``pool_reset_timeout`` even if the server stalls; a commit is waited for, and so is
+        the rollback to a savepoint, as the transaction around it goes on.
 
         Cancellation: a commit is cut off, and whether it happened is unknown. A rollback is finished first.
         """
-        if type_ is None:
+        if type_ is None or self.nested:
             await super().__aexit__(type_, value, traceback)
         else:
             await leaving(
                 connections_of(self._sync_transaction().session),
                 lambda: super(AsyncSessionTransaction, self).__aexit__(type_, value, traceback),
+                value,
             )
 
     @property

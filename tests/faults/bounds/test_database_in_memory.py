@@ -17,22 +17,20 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
-from tests.faults.marks import SIDE, not_yet
+from tests.faults.marks import SIDE
 from tests.faults.slow_sqlite import SlowSqlite
 
 pytestmark = pytest.mark.usefixtures("threads_end_with_their_loop")
 
-lost = not_yet("the only connection is closed, and the database with it")
-
 QUEUE_OF_ONE: dict[str, Any] = {"poolclass": AsyncAdaptedQueuePool, "pool_size": 1, "max_overflow": 0}
 POOLS = [
-    pytest.param({}, id="default", marks=lost),
-    pytest.param({"poolclass": StaticPool}, id="StaticPool", marks=lost),
+    pytest.param({}, id="default"),
+    pytest.param({"poolclass": StaticPool}, id="StaticPool"),
     pytest.param(QUEUE_OF_ONE, id="queue-of-one"),
 ]
 SHARED = [
-    pytest.param({}, id="default", marks=lost),
-    pytest.param({"poolclass": StaticPool}, id="StaticPool", marks=lost),
+    pytest.param({}, id="default"),
+    pytest.param({"poolclass": StaticPool}, id="StaticPool"),
 ]
 
 

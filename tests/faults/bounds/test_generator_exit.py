@@ -17,14 +17,10 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url, text
 
-from tests.faults.marks import not_yet
 from tests.support.proxy import ThreadedProxy
-
-swallowed = not_yet("GeneratorExit is swallowed, and InvalidStateError comes in its place")
 
 
 @pytest.mark.long
-@swallowed
 @pytest.mark.parametrize("how", ["connection", "session"])
 @pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "asyncmy", "aiomysql"], indirect=True)
 async def test_coroutine_closed_on_its_way_out_of_a_block_ignores_it(

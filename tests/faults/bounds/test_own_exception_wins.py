@@ -18,10 +18,8 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url, text
 
-from tests.faults.marks import SIDE, not_yet
+from tests.faults.marks import SIDE
 from tests.support.proxy import ThreadedProxy
-
-replaced = not_yet("the error of our own cut-off takes the place of the program's exception")
 
 each_server = pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "asyncmy", "aiomysql"], indirect=True)
 
@@ -58,7 +56,6 @@ async def begun(execute: Any) -> None:
 
 
 @pytest.mark.long
-@replaced
 @each_server
 async def test_own_exception_of_a_begin_block_is_replaced(engine: Any, proxy: ThreadedProxy) -> None:
     with pytest.raises(Exception) as raised:
@@ -70,7 +67,6 @@ async def test_own_exception_of_a_begin_block_is_replaced(engine: Any, proxy: Th
     assert raised.type is Own
 
 
-@replaced
 @each_server
 async def test_own_exception_of_a_session_block_is_replaced(sa: ModuleType, engine: Any, proxy: ThreadedProxy) -> None:
     with pytest.raises(Exception) as raised:
@@ -82,7 +78,6 @@ async def test_own_exception_of_a_session_block_is_replaced(sa: ModuleType, engi
     assert raised.type is Own
 
 
-@replaced
 @each_server
 async def test_own_exception_of_a_connect_block_is_replaced(engine: Any, proxy: ThreadedProxy) -> None:
     with pytest.raises(Exception) as raised:
@@ -94,7 +89,6 @@ async def test_own_exception_of_a_connect_block_is_replaced(engine: Any, proxy: 
     assert raised.type is Own
 
 
-@replaced
 @each_server
 async def test_own_exception_of_a_savepoint_is_replaced_and_ends_the_transaction_around(
     sa: ModuleType, engine: Any, proxy: ThreadedProxy
@@ -112,7 +106,6 @@ async def test_own_exception_of_a_savepoint_is_replaced_and_ends_the_transaction
     await engine.dispose()
 
 
-@replaced
 @each_server
 async def test_cancellation_in_a_block_becomes_a_database_error(engine: Any, proxy: ThreadedProxy) -> None:
     inside = asyncio.Event()
@@ -134,7 +127,6 @@ async def test_cancellation_in_a_block_becomes_a_database_error(engine: Any, pro
 
 @pytest.mark.slow
 @pytest.mark.parametrize("database_url", ["asyncmy", "aiomysql"], indirect=True)
-@replaced
 async def test_own_exception_is_replaced_while_much_is_undone(sa: ModuleType, database_url: str) -> None:
     engine = sa.create_async_engine(database_url, **OPTIONS)
     with warnings.catch_warnings():

@@ -14,21 +14,11 @@ import pytest
 from sqlalchemy import event, exc, text
 
 from tests.faults.events_and_numbers.recording import Recorded, quiet, sessions
-from tests.faults.marks import not_yet, ours_only
+from tests.faults.marks import ours_only
 
 
 @ours_only
-@pytest.mark.parametrize(
-    "database_url",
-    [
-        pytest.param("asyncpg", marks=not_yet("a good-bye that is cut short fires `close` a second time")),
-        "psycopg",
-        pytest.param("asyncmy", marks=not_yet("a good-bye that is cut short fires `close` a second time")),
-        "aiomysql",
-        pytest.param("aiosqlite", marks=not_yet("a good-bye that is cut short fires `close` a second time")),
-    ],
-    indirect=True,
-)
+@pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite"], indirect=True)
 async def test_close_is_fired_twice_when_an_engine_is_closed_at_once(sa: ModuleType, database_url: str) -> None:
     recorded = Recorded(sa, database_url)
     async with recorded.engine.connect() as one, recorded.engine.connect() as two:

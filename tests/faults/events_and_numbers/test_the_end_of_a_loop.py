@@ -71,17 +71,7 @@ def test_a_session_still_open_when_its_loop_ends(sa: ModuleType, database_url: s
     assert _lost(caught) == 0
 
 
-@pytest.mark.parametrize(
-    "database_url",
-    [
-        pytest.param("asyncpg", marks=not_yet("a close that the end of the loop cuts short is logged as an ERROR")),
-        "psycopg",
-        "asyncmy",
-        "aiomysql",
-        pytest.param("aiosqlite", marks=not_yet("a close that the end of the loop cuts short is logged as an ERROR")),
-    ],
-    indirect=True,
-)
+@pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite"], indirect=True)
 def test_a_connection_given_back_after_dispose_is_logged_as_an_error(
     sa: ModuleType, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -62,7 +62,8 @@ NOT_A_DRIVERS = {
     "_run": "ours: RestingConnection, overridden",
     "_scripts": "ours: Replies, looked at by the rider at each piece that arrives",
     "_try_cancel_bounded": "ours: BoundedAsyncConnection",
-    "_get_running_loop": "asyncio, as SQLAlchemy and the pool use it",
+    "_call_connection_lost": "asyncio's transport, of a loop that is closed",
+    "_closing": "asyncio's transport, of a loop that is closed",
     "_sock": "asyncio's transport, asked for with a default",
 }
 

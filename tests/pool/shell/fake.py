@@ -139,6 +139,8 @@ class FakePooledConnection(SaysGoodbye, NotesLeftovers, _AdaptedConnection):
             super().commit()
 
     async def say_goodbye(self) -> None:
+        if self.busy:
+            self._connection.terminate()  # who waits is told, as by a server that has cancelled the statement
         await self._connection.close()
 
     @staticmethod

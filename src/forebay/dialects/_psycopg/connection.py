@@ -17,6 +17,7 @@ from sqlalchemy.dialects.postgresql.psycopg import AsyncAdapt_psycopg_connection
 from forebay._sqlalchemy.exchanging import reset_bound_s
 from forebay._sqlalchemy.goodbyes import SaysGoodbye
 from forebay._sqlalchemy.greenlets import await_, in_greenlet
+from forebay._watchdog import Limit
 from forebay.dialects._adapter import PooledConnection, socket_hung_up
 from forebay.dialects._again import LostEarly, sent_again_if_lost
 from forebay.dialects._asyncpg.reads import only_reads
@@ -617,7 +618,7 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
     async def _has_become_quiet(self) -> bool:
         connection: Any = self._connection
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CANCEL_S), connection.lock:
+            async with Limit(_CANCEL_S), connection.lock:
                 return True
         return False
 

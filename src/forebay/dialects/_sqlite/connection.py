@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import sqlite3
@@ -11,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
 
-from forebay._sqlalchemy.goodbyes import SaysGoodbye
+from forebay._sqlalchemy.goodbyes import SaysGoodbye, to_the_end
 from forebay._sqlalchemy.greenlets import await_
 from forebay.dialects._leftovers import Leftovers, NotesLeftovers
 from forebay.dialects._sqlite.by_aiosqlite import AiosqliteCursor, AiosqliteServerSideCursor
@@ -185,9 +186,11 @@ class SqliteConnection(SaysGoodbye, NotesLeftovers, AsyncAdapt_aiosqlite_connect
         if self._connection._connection is not None and (self.busy > 1 or not self.needs_no_rollback()):
             try:
                 if has_its_own_methods(self._connection):
-                    await_(self.thread.run(methodcaller(how), finish=True))
+                    ending = self.thread.run(methodcaller(how), finish=True)
                 else:
-                    await_(getattr(self._connection, how)())
+                    ending = getattr(self._connection, how)()
+                # Cut off amid a ROLLBACK, a connection is given up, and a database in memory with it.
+                await_(to_the_end(asyncio.ensure_future(ending)) if self.is_the_database else ending)
             except Exception as error:
                 self._handle_exception(error)
         self._begin_due = None
