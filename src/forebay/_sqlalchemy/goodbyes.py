@@ -12,8 +12,8 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from forebay._watchdog import Limit
 from forebay._sqlalchemy.greenlets import await_, in_greenlet
+from forebay._watchdog import Limit
 from forebay.pool import farewells
 
 __all__ = ["SaysGoodbye", "to_the_end"]

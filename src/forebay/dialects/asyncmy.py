@@ -20,7 +20,7 @@ from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._adapter import PooledModule, socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
 from forebay.dialects._mysql.parts import ASYNCMY, lacking
-from forebay.dialects._mysql.rest import RestingConnection, RestingDialect, WatchedCursor, WatchedStream
+from forebay.dialects._mysql.rest import RestingConnection, RestingDialect, WatchedCursor, WatchedStream, transport_of
 from forebay.dialects._mysql_tls import tls_arguments, without_tls_words
 
 
@@ -65,9 +65,8 @@ class AsyncmyConnection(RestingConnection, AsyncAdapt_asyncmy_connection):
             return True
         if "seeing a hang-up" in lacking(self._connection):
             return not self._connection.connected
-        stream = self._transport_or_writer()
-        # A writer only hands on what its transport says.
-        if stream is None or getattr(stream, "transport", stream).is_closing():
+        stream = transport_of(self._connection)
+        if stream is None or stream.is_closing():
             return True
         socket = stream.get_extra_info("socket")
         return socket is not None and socket_hung_up(socket.fileno())

@@ -17,7 +17,7 @@ from forebay.dialects._adapter import PooledConnection, let_go_of, pooled
 from forebay.dialects._originals import Originals
 from forebay.dialects._use import checked, counted
 
-__all__ = ["RestingConnection", "RestingDialect", "WatchedCursor"]
+__all__ = ["RestingConnection", "RestingDialect", "WatchedCursor", "transport_of"]
 
 # What is left out at rest.
 _ENDS = Originals(("aiomysql", "asyncmy"), "commit", "rollback")
@@ -159,7 +159,7 @@ class RestingConnection(SaysGoodbye, PooledConnection):
     def drop(driver: Any, home: asyncio.AbstractEventLoop | None) -> None:
         """Drop the socket at once."""
         if home is not None and home.is_closed():
-            let_go_of(_transport_of(driver))
+            let_go_of(transport_of(driver))
         driver.close()
 
     def cursor(self, server_side: bool = False) -> Any:
@@ -174,7 +174,7 @@ class RestingConnection(SaysGoodbye, PooledConnection):
 
     def _local_port(self) -> int | None:
         """Return the port of our end of the connection, None for a Unix socket or when it is not known."""
-        transport = _transport_of(self._connection)
+        transport = transport_of(self._connection)
         name = transport.get_extra_info("sockname") if transport is not None else None
         return name[1] if isinstance(name, tuple) else None
 
@@ -274,7 +274,8 @@ class RestingConnection(SaysGoodbye, PooledConnection):
         super().ping(reconnect)  # type: ignore[misc]  # the connection's
 
 
-def _transport_of(driver: Any) -> Any:
+def transport_of(driver: Any) -> Any:
+    """Return the transport of a driver's connection, None where it has none or keeps it to itself."""
     return getattr(driver, "_transport", None) or getattr(getattr(driver, "_writer", None), "transport", None)
 
 
