@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Coroutine
 from typing import Any
 
@@ -49,7 +48,6 @@ class AsyncmyConnection(RestingConnection, AsyncAdapt_asyncmy_connection):
             return
         async with self._execute_mutex:
             if result.unbuffered_active:
-                warnings.warn("Previous unbuffered result was left incomplete", stacklevel=1)  # asyncmy's words
                 await result._finish_unbuffered_query()
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
