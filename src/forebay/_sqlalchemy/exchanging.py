@@ -30,7 +30,18 @@ from forebay.pool.shell import Shell
 if TYPE_CHECKING:
     from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
 
-__all__ = ["RESET_S", "another_for", "checked", "ping_bound_s", "reset_bound_s", "untouched", "verify", "wait_for"]
+__all__ = [
+    "RESET_S",
+    "another_for",
+    "answered_in_time",
+    "checked",
+    "ping_bound_s",
+    "pre_pings",
+    "reset_bound_s",
+    "untouched",
+    "verify",
+    "wait_for",
+]
 
 #: Bound of a ROLLBACK, in seconds, in pools that are not ours: they have no option for it.
 RESET_S = 1.0
@@ -95,6 +106,11 @@ def untouched(record: Record, connection: Any) -> int:
     return uses
 
 
+def pre_pings(record: Record) -> bool:
+    """Tell whether the pool promises that nobody begins on a connection that is lost."""
+    return record.pool._pre_ping
+
+
 def ping_bound_s(record: Record) -> float | None:
     """Return the seconds in which a connection must answer, > 0; None if the pool does not pre-ping."""
     pool = record.pool
@@ -106,6 +122,16 @@ def ping_bound_s(record: Record) -> float | None:
     return bound_s
 
 
+def answered_in_time(record: Record) -> None:
+    """Take note that the server has answered in the checkout of ``record``: what runs after that is not its time.
+
+    A connection that is lost amid a statement of a minute has ``pool_timeout`` to be exchanged, and not what is left.
+    """
+    proxied = record.fairy_ref() if record.fairy_ref is not None else None
+    if proxied is not None:
+        proxied.deadline = None
+
+
 def reset_bound_s(record: Record | None) -> float:
     """Return the seconds in which a ROLLBACK that nobody waits for must be answered, > 0: ``pool_reset_timeout``."""
     return record.pool.reset_timeout_s if record is not None else RESET_S
@@ -114,8 +140,8 @@ def reset_bound_s(record: Record | None) -> float:
 def another_for(record: Record, error: BaseException) -> Any:
     """Give the checkout of ``record`` another connection, and return that; must run in a greenlet.
 
-    Takes at most ``pool_timeout``, however often it is needed in one checkout. What the checkout left to do at its end
-    (resetting an isolation level) goes along.
+    Takes at most ``pool_timeout``, however often it is needed until the server answers. What the checkout left to do at
+    its end (resetting an isolation level) goes along.
 
     Raises:
         forebay.errors.PoolTimeoutError: ``pool_timeout`` passed.

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from sqlalchemy import exc, make_url, text
 
+from forebay.testing.servers.postgres import PostgresServer
 from tests.faults.marks import SIDE, ours_only
+from tests.faults.outside import Outside
 from tests.support.proxy import ThreadedProxy
 
 each_that_pings = pytest.mark.parametrize(
@@ -93,3 +95,29 @@ async def test_stall_of_the_loop_while_connecting_times_the_checkout_out(sa: Mod
     (seen,) = await asyncio.gather(task, return_exceptions=True)
     await engine.dispose()
     assert seen is None
+
+
+@pytest.mark.long
+@ours_only  # stock sends nothing again, and raises the loss
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+async def test_a_long_report_whose_session_is_ended_raises_the_pools_timeout(
+    sa: ModuleType, postgres: PostgresServer, driver: str
+) -> None:
+    """The statement had run for longer than ``pool_timeout``: that was taken for time spent on the checkout."""
+    outside = Outside(postgres)
+    named = {"application_name": outside.tag}
+    arguments = {"server_settings": named} if driver == "asyncpg" else named
+    engine = sa.create_async_engine(postgres.url(driver), pool_pre_ping=True, pool_timeout=3, connect_args=arguments)
+
+    async def report() -> Any:
+        async with engine.connect() as connection:
+            return await connection.scalar(text("select 7, pg_sleep(4)"))
+
+    await use(engine)
+    task = asyncio.create_task(report())
+    await outside.until_asleep()
+    await asyncio.sleep(3.3)
+    (pid,) = outside.sessions(asleep=True)
+    postgres.kill_backend(pid)
+    assert await task == 7
+    await engine.dispose()

@@ -160,7 +160,7 @@ class AsyncpgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_asyncpg_co
         ):
             begun = self._transaction is not None and not (rider is not None and rider.begin_unanswered)
             if not begun or (plain and self._pre_pings()):
-                early = LostEarly(error, begun=begun)
+                early = self._lost_early(error, begun=begun)
         if rider is not None:
             refused = rider.replies.begin is Begin.REFUSED
             if refused:

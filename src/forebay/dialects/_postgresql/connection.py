@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final, NoReturn, Self, cast
 
-from forebay._sqlalchemy.exchanging import another_for, checked, ping_bound_s, untouched
+from forebay._sqlalchemy.exchanging import another_for, answered_in_time, checked, ping_bound_s, pre_pings, untouched
 from forebay.dialects._adapter import traits_of
+from forebay.dialects._again import LostEarly
 from forebay.dialects._leftovers import NotesLeftovers
 from forebay.dialects.switches import Switches
 
@@ -61,7 +62,13 @@ class PostgresqlConnection(NotesLeftovers):
 
     def _pre_pings(self) -> bool:
         """Tell whether the pool promises that nobody begins on a connection that is lost."""
-        return self.record is not None and ping_bound_s(self.record) is not None
+        return self.record is not None and pre_pings(self.record)
+
+    def _lost_early(self, error: Exception, *, begun: bool) -> LostEarly:
+        """Return what to raise for a statement that may be sent again; ``begun``: the server had answered its BEGIN."""
+        if begun and self.record is not None:
+            answered_in_time(self.record)
+        return LostEarly(error, begun=begun)
 
     def pay_ping(self) -> Self:
         """Do the ping that was left to BEGIN, if it is owed; must run in a greenlet.

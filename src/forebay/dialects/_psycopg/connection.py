@@ -319,7 +319,7 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
             self.plain = False
             early = first and connection.closed and (unseen or not beginning.answered)
             if early and self.switches.resend_lost_statements and isinstance(error, Exception):
-                raise LostEarly(error, begun=beginning.answered) from error
+                raise self._lost_early(error, begun=beginning.answered) from error
             raise
         finally:
             beginning.end_watch()
