@@ -33,18 +33,28 @@ class Watchdog:
         loop: The event loop.
         bound_s: Seconds until it strikes, ≥ 0; later by as much as the loop stood still.
         strike: What it does then.
+        due: When its time is up, by the clock of the loop, for who has it to the last digit; ``bound_s`` from now.
     """
 
     __slots__ = ("_due", "_look_s", "_looks_left", "_loop", "_strike", "_timer")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, bound_s: float, strike: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        bound_s: float,
+        strike: Callable[[], object],
+        *,
+        due: float | None = None,
+    ) -> None:
         self._loop = loop
         self._strike = strike
         self._looks_left = _LOOKS
-        self._look_s = min(bound_s / 2, _LOOK_S)
-        self._due = loop.time() + bound_s
-        first = self._look if bound_s > _NO_TIME_S else strike
-        self._timer = loop.call_at(self._due - self._look_s, first)
+        looks = bound_s > _NO_TIME_S
+        self._look_s = min(bound_s / 2, _LOOK_S) if looks else 0.0
+        # A sum of floats may come to a hair less than the moment it stands for. Who waits for that would find nothing
+        # to do then, again and again where the clock does not move meanwhile.
+        self._due = loop.time() + bound_s if due is None else due
+        self._timer = loop.call_at(self._due - self._look_s, self._look if looks else strike)
 
     def cancel(self) -> None:
         """Call it off; does nothing after it has struck."""

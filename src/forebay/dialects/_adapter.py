@@ -26,6 +26,7 @@ __all__ = [
     "DriverTraits",
     "PooledConnection",
     "PooledModule",
+    "let_go_of",
     "pooled",
     "readable",
     "socket_hung_up",

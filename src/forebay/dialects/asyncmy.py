@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Coroutine
 from typing import Any
 
@@ -19,7 +20,14 @@ from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects._adapter import PooledModule, socket_hung_up
 from forebay.dialects._arguments import ConnectArguments, parameter_names
 from forebay.dialects._mysql.parts import ASYNCMY, lacking
-from forebay.dialects._mysql.rest import RestingConnection, RestingDialect, WatchedCursor, WatchedStream, transport_of
+from forebay.dialects._mysql.rest import (
+    RestingConnection,
+    RestingDialect,
+    WatchedCursor,
+    WatchedStream,
+    has_unread,
+    transport_of,
+)
 from forebay.dialects._mysql_tls import tls_arguments, without_tls_words
 
 
@@ -43,12 +51,13 @@ class AsyncmyConnection(RestingConnection, AsyncAdapt_asyncmy_connection):
 
     async def end_stream(self) -> None:
         """Read what a stream has left: asyncmy before 0.2.17 does not, and takes a row for the next answer."""
-        result = getattr(self._connection, "_result", None)
-        if result is None or "ending a stream" in ASYNCMY.lacking(result=result) or not result.unbuffered_active:
+        driver: Any = self._connection
+        if not has_unread(driver) or "ending a stream" in ASYNCMY.lacking(result=driver._result):
             return
         async with self._execute_mutex:
-            if result.unbuffered_active:
-                await result._finish_unbuffered_query()
+            if has_unread(driver):
+                warnings.warn("Previous unbuffered result was left incomplete", stacklevel=1)  # asyncmy's words
+                await driver._result._finish_unbuffered_query()
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         try:

@@ -409,7 +409,7 @@ class Shell:
             self._timer, self._not_beyond = None, math.inf
         if when is not None:
             self._not_beyond = math.nextafter(when, -math.inf)
-            self._timer = Watchdog(self.loop, max(0.0, when - self._time()), self._on_timer)
+            self._timer = Watchdog(self.loop, max(0.0, when - self._time()), self._on_timer, due=when)
 
     def _on_timer(self) -> None:
         self._timer, self._not_beyond = None, math.inf

@@ -17,7 +17,7 @@ from forebay.dialects._adapter import PooledConnection, let_go_of, pooled
 from forebay.dialects._originals import Originals
 from forebay.dialects._use import checked, counted
 
-__all__ = ["RestingConnection", "RestingDialect", "WatchedCursor", "transport_of"]
+__all__ = ["RestingConnection", "RestingDialect", "WatchedCursor", "has_unread", "transport_of"]
 
 # What is left out at rest.
 _ENDS = Originals(("aiomysql", "asyncmy"), "commit", "rollback")
@@ -214,14 +214,14 @@ class RestingConnection(SaysGoodbye, PooledConnection):
         if self.failed or (self.handed_out_in is not None and self.handed_out_in in (0, self.checkout())):
             return False
         status = getattr(self._connection, "server_status", None)
-        if status is None or status & _IN_TRANSACTION or _has_unread(self._connection) is not False:
+        if status is None or status & _IN_TRANSACTION or has_unread(self._connection) is not False:
             return False
         # In AUTOCOMMIT a transaction begins with a command of its own, which is answered with an OK packet.
         return not self.unsure or bool(status & _AUTOCOMMIT)
 
     def proven(self) -> bool:
         """Tell, without a query, whether the connection may be given to somebody else: idle, and in no transaction."""
-        if self.busy or self._execute_mutex.locked() or self.failed or _has_unread(self._connection):
+        if self.busy or self._execute_mutex.locked() or self.failed or has_unread(self._connection):
             return False
         status = getattr(self._connection, "server_status", None)
         if status is None:
@@ -243,11 +243,10 @@ class RestingConnection(SaysGoodbye, PooledConnection):
             self._run(self._end(self._connection.commit))
 
     async def _end(self, how: Callable[[], Awaitable[Any]]) -> None:
-        await self.end_stream()
         # In turn, as statements are: the drivers would mix the answers up.
         async with self._execute_mutex:
             stream, self.stream = self.stream, None
-            if stream is not None and _has_unread(self._connection):
+            if stream is not None and has_unread(self._connection):
                 await stream.close()  # else the driver reads what is left all the same, and warns
             self.failed = True  # until it is answered; the drivers close a connection whose caller gives up
             await how()
@@ -279,7 +278,7 @@ def transport_of(driver: Any) -> Any:
     return getattr(driver, "_transport", None) or getattr(getattr(driver, "_writer", None), "transport", None)
 
 
-def _has_unread(driver: Any) -> bool | None:
+def has_unread(driver: Any) -> bool | None:
     """Tell whether rows of a stream are still to come on the driver's connection; None if it does not say."""
     if not hasattr(driver, "_result"):
         return None
