@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 import textwrap
 import tomllib
 from pathlib import Path
@@ -15,6 +12,7 @@ import pytest
 
 import forebay
 from forebay.drivers import DRIVERS, by_database, driver_of_class, driver_of_url, ours
+from tests.support.programs import run_program
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "how-to" / "add-a-driver.md"
@@ -137,15 +135,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("what", ["create", "install", "doctor", "hints"])
 def test_a_driver_is_added_by_the_page(package: Path, what: str) -> None:
     """Goal: nothing else needs to know. Method: a program on the copy, for each thing that does."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", _PROGRAM.replace("{what}", what)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(package), str(ROOT)])},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_program(_PROGRAM.replace("{what}", what), "-W", "error", path=[package, ROOT])
 
 
 def test_each_driver_has_its_extra() -> None:

@@ -20,6 +20,7 @@ import forebay
 from forebay.testing.servers.postgres import PostgresServer
 from tests.integrations.programs import EXAMPLES, Program, python
 from tests.support.mariadb import MariaDBServer
+from tests.support.programs import run_program
 
 pytest.importorskip("alembic")
 
@@ -291,13 +292,5 @@ def test_a_program_can_pass_its_own_connection(project: Path, url: str) -> None:
         "        await connection.rollback()\n"
         "asyncio.run(main())\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_program(code, "-W", "error", cwd=project)
     assert asyncio.run(tables(url)) == {}

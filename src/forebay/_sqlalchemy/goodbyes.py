@@ -64,6 +64,14 @@ class SaysGoodbye:
         """
         raise NotImplementedError
 
+    def peer_closed(self) -> bool:
+        """Tell, without a query, whether the connection is known to be dead, or is on its way out."""
+        return self.is_leaving or self._hung_up()
+
+    def _hung_up(self) -> bool:
+        """Tell, without a query, whether the peer is known to have closed the connection."""
+        raise NotImplementedError
+
     def abort(self) -> None:
         """Drop the socket at once, without waiting for anything; who waits for an answer gets an error."""
         self._is_not_ours()

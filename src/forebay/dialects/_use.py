@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 from forebay.dialects._adapter import PooledConnection
 
-__all__ = ["NOT_YOURS", "checked", "counted", "refuse"]
+__all__ = ["NOT_YOURS", "LeasedCursor", "checked", "counted", "refuse"]
 
 _M = TypeVar("_M", bound=Callable[..., Any])
 
@@ -70,3 +70,30 @@ def refuse(connection: PooledConnection, cause: Exception | None = None) -> NoRe
         cause: What the driver raised, if it came to that: another task has had the connection closed.
     """
     raise connection.interface_error()(NOT_YOURS) from cause
+
+
+class LeasedCursor:
+    """Mixin in front of a cursor of SQLAlchemy's, whose operations are counted, and refused past its lease.
+
+    Attributes:
+        lease: The connection's when the cursor was made.
+    """
+
+    __slots__ = ()
+
+    _adapt_connection: Any
+    lease: int
+
+    def __init__(self, adapt_connection: Any) -> None:
+        self.lease = adapt_connection.lease  # type: ignore[misc]  # its slot is in the classes behind which this is
+        super().__init__(adapt_connection)  # type: ignore[call-arg]  # the cursor's
+
+    @checked
+    def execute(self, operation: Any, parameters: Any = None) -> Any:
+        """Execute one statement; must run in a greenlet."""
+        return super().execute(operation, parameters)  # type: ignore[misc]  # the cursor's
+
+    @checked
+    def executemany(self, operation: Any, seq_of_parameters: Any) -> Any:
+        """Execute a statement once per set of parameters; must run in a greenlet."""
+        return super().executemany(operation, seq_of_parameters)  # type: ignore[misc]  # the cursor's

@@ -42,10 +42,7 @@ class AiomysqlConnection(RestingConnection, AsyncAdapt_aiomysql_connection):
     _cursor_cls = AiomysqlCursor
     _ss_cursor_cls = AiomysqlServerSideCursor
 
-    def peer_closed(self) -> bool:
-        """Tell, without a query, whether the connection is known to be dead."""
-        if self.is_leaving:
-            return True
+    def _hung_up(self) -> bool:
         connection = self._connection
         if "seeing a hang-up" in AIOMYSQL.lacking(connection=connection):
             return bool(connection.closed)

@@ -66,10 +66,7 @@ class AsyncmyConnection(RestingConnection, AsyncAdapt_asyncmy_connection):
             # So does asyncmy before 0.2.13 say that it is closed. The words are SQLAlchemy's, who reads a loss in them.
             raise self.dbapi.InternalError("network operation failed due to asyncmy attribute error") from error
 
-    def peer_closed(self) -> bool:
-        """Tell, without a query, whether the connection is known to be dead."""
-        if self.is_leaving:
-            return True
+    def _hung_up(self) -> bool:
         if "seeing a hang-up" in lacking(self._connection):
             return not self._connection.connected
         stream = transport_of(self._connection)

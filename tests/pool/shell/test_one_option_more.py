@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from forebay._sqlalchemy.pooled_dialect import PooledDialect
 from forebay.dialects.switches import SWITCHES, Switches
 from forebay.pool import CoreConfig
 from forebay.pool.options import OPTIONS
+from tests.support.programs import run_program
 
 _ENTRY = """    Option(
         "pool_example",
@@ -78,16 +76,7 @@ def test_an_option_more_is_one_entry(tmp_path: Path) -> None:
     text = table.read_text(encoding="utf-8")
     end = text.index("\n)\n", text.index("OPTIONS: tuple")) + 1
     table.write_text(text[:end] + _ENTRY + text[end:], encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_program(_PROGRAM, cwd=tmp_path, path=[tmp_path])
 
 
 def test_what_the_core_is_given_is_what_it_has() -> None:

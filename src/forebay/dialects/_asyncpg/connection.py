@@ -428,10 +428,7 @@ class AsyncpgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_asyncpg_co
         await self.finished(transaction.start())
         await self.finished(transaction.rollback())
 
-    def peer_closed(self) -> bool:
-        """Tell, without a query, whether the connection is known to be dead."""
-        if self.is_leaving:
-            return True
+    def _hung_up(self) -> bool:
         connection = self._connection
         if connection.is_closed() or (self._rider is not None and self._rider.overdue(reset_bound_s(self.record))):
             return True

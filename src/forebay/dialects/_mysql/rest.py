@@ -15,7 +15,7 @@ from forebay._sqlalchemy.goodbyes import SaysGoodbye
 from forebay._sqlalchemy.greenlets import await_
 from forebay.dialects._adapter import PooledConnection, let_go_of, pooled
 from forebay.dialects._originals import Originals
-from forebay.dialects._use import checked, counted
+from forebay.dialects._use import LeasedCursor, checked, counted
 
 __all__ = ["RestingConnection", "RestingDialect", "WatchedCursor", "has_unread", "transport_of"]
 
@@ -27,32 +27,12 @@ _IN_TRANSACTION = 0x0001
 _AUTOCOMMIT = 0x0002
 
 
-class WatchedCursor:
-    """Mixin in front of a cursor of SQLAlchemy's: tells the connection what became of each statement.
-
-    Attributes:
-        lease: The connection's when the cursor was made.
-    """
+class WatchedCursor(LeasedCursor):
+    """Mixin in front of a cursor of SQLAlchemy's: tells the connection what became of each statement."""
 
     __slots__ = ()
 
-    _adapt_connection: Any
     description: Any
-    lease: int
-
-    def __init__(self, adapt_connection: Any) -> None:
-        self.lease = adapt_connection.lease  # type: ignore[misc]  # its slot is in the classes behind which this is
-        super().__init__(adapt_connection)  # type: ignore[call-arg]  # the cursor's
-
-    @checked
-    def execute(self, operation: Any, parameters: Any = None) -> Any:
-        """Execute one statement; must run in a greenlet."""
-        return super().execute(operation, parameters)  # type: ignore[misc]  # the cursor's
-
-    @checked
-    def executemany(self, operation: Any, seq_of_parameters: Any) -> Any:
-        """Execute a statement once per set of parameters; must run in a greenlet."""
-        return super().executemany(operation, seq_of_parameters)  # type: ignore[misc]  # the cursor's
 
     @checked
     def nextset(self) -> Any:

@@ -66,10 +66,7 @@ class PlainPsycopgConnection(SaysGoodbye, AsyncAdapt_psycopg_connection, PooledC
         """Return what psycopg raises; an adapted connection of SQLAlchemy 2.0 does not know its DBAPI."""
         return _failures()
 
-    def peer_closed(self) -> bool:
-        """Tell, without a query, whether the connection is known to be dead."""
-        if self.is_leaving:
-            return True
+    def _hung_up(self) -> bool:
         connection: Any = self._connection
         return bool(connection.closed) or socket_hung_up(connection.pgconn.socket)
 
@@ -581,10 +578,7 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
             if getattr(theirs, name) != getattr(ours, name):
                 await_(getattr(theirs, f"set_{name}")(getattr(ours, name)))
 
-    def peer_closed(self) -> bool:
-        """Tell, without a query, whether the connection is known to be dead."""
-        if self.is_leaving:
-            return True
+    def _hung_up(self) -> bool:
         connection: Any = self._connection
         return bool(connection.closed) or socket_hung_up(connection.pgconn.socket) or self._overdue()
 

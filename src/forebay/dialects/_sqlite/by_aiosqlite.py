@@ -5,46 +5,32 @@ For connections of a class of the user's, and where a tool has put methods of it
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_cursor, AsyncAdapt_aiosqlite_ss_cursor
 
 from forebay._sqlalchemy.greenlets import await_
-from forebay.dialects._use import checked
-
-if TYPE_CHECKING:
-    from forebay.dialects._sqlite.connection import SqliteConnection
+from forebay.dialects._use import LeasedCursor, checked
 
 __all__ = ["AiosqliteCursor", "AiosqliteServerSideCursor"]
 
 
-class _ByAiosqlite:
-    """Mixin in front of a cursor of SQLAlchemy's.
-
-    Attributes:
-        lease: The connection's when the cursor was made.
-    """
+class _ByAiosqlite(LeasedCursor):
+    """Mixin in front of a cursor of SQLAlchemy's: does what is due in front of each statement."""
 
     __slots__ = ()
-
-    _adapt_connection: Any
-    lease: int
-
-    def __init__(self, adapt_connection: SqliteConnection) -> None:
-        self.lease = adapt_connection.lease  # type: ignore[misc]  # its slot is in the classes behind which this is
-        super().__init__(adapt_connection)  # type: ignore[call-arg]  # the cursor's
 
     @checked
     def execute(self, operation: Any, parameters: Any = None) -> Any:
         """Execute one statement; must run in a greenlet."""
         self._begin(operation)
-        return super().execute(operation, parameters)  # type: ignore[misc]  # the cursor's
+        return super().execute(operation, parameters)
 
     @checked
     def executemany(self, operation: Any, seq_of_parameters: Any) -> Any:
         """Execute a statement once per set of parameters; must run in a greenlet."""
         self._begin(operation)
-        return super().executemany(operation, seq_of_parameters)  # type: ignore[misc]  # the cursor's
+        return super().executemany(operation, seq_of_parameters)
 
     def _begin(self, operation: Any) -> None:
         connection = self._adapt_connection

@@ -229,10 +229,7 @@ class SqliteConnection(SaysGoodbye, NotesLeftovers, AsyncAdapt_aiosqlite_connect
 
     # -- what the pool asks --------------------------------------------------------------------------------------------
 
-    def peer_closed(self) -> bool:
-        """Tell whether the connection was closed behind our back; a file has no peer that could."""
-        if self.is_leaving:
-            return True
+    def _hung_up(self) -> bool:
         return self._aborted or self.thread.raw is None or self.thread.broken
 
     async def say_goodbye(self) -> None:
