@@ -1,7 +1,7 @@
 """Every driver: what URLs call it, how it is installed, and which dialect of ours it has, in one table.
 
-Whoever needs to know one of these reads :data:`DRIVERS`. It imports nothing of ours, so that anybody may. How a driver is added
-is on the page ``docs/how-to/add-a-driver.md``.
+Whoever needs to know one of these reads :data:`DRIVERS`. It imports nothing of ours, so that anybody may. How a driver
+is added is on the page ``docs/how-to/add-a-driver.md``.
 """
 
 from __future__ import annotations

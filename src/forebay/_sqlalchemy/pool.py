@@ -264,12 +264,16 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
             record.end_lease()
             shell.checkin(slot)
 
-    def give_up(self, connection: Any, shell: Shell | None) -> None:
-        """Close a connection that has no place any more, as its driver does; nobody waits for that but the end."""
+    def give_up(self, connection: Any, shell: Shell | None) -> asyncio.Task[None] | None:
+        """Close a connection that has no place any more, as its driver does; nobody has to wait for that but the end.
+
+        Returns:
+            What closes it; None if it is closed.
+        """
         if shell is not None and shell.loop is _running_loop():
-            shell.look_after(self._given_up(connection))
-        else:
-            self._close_connection(connection, terminate=True)
+            return shell.look_after(self._given_up(connection))
+        self._close_connection(connection, terminate=True)
+        return None
 
     async def _given_up(self, connection: Any) -> None:
         with contextlib.suppress(TimeoutError):

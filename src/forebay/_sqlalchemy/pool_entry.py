@@ -20,6 +20,7 @@ from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, PoolResetState
 from sqlalchemy.pool.base import reset_commit, reset_none, reset_rollback
 
+from forebay._sqlalchemy.greenlets import await_, in_greenlet
 from forebay.dialects._adapter import ABSENT, PooledConnection, pooled
 from forebay.dialects._originals import own_function
 from forebay.errors import PoolDisposedError, PoolUsageError
@@ -59,6 +60,7 @@ class Record(ConnectionPoolEntry):
         adapted: The connection as the pool asks it, or what answers for one that is none of ours, or for none.
         reset_due: The connection was taken from a caller that was cut off, and its reset, with the event, is to come.
         was_proven: It was proven when the listeners of ``checkin`` were called.
+        farewell: What closes the last connection that was given up, by itself; None if nothing had to wait for that.
     """
 
     __slots__ = (
@@ -69,6 +71,7 @@ class Record(ConnectionPoolEntry):
         "adapted",
         "dbapi_connection",
         "fairy_ref",
+        "farewell",
         "finalize_callback",
         "fresh",
         "holder",
@@ -97,6 +100,7 @@ class Record(ConnectionPoolEntry):
         self.leak_watch: LeakWatch | None = None
         self.reset_due = False
         self.was_proven = False
+        self.farewell: asyncio.Task[None] | None = None
         self._soft_invalidate_time: float = 0
         self._info: dict[Any, Any] | None = None
         self._record_info: dict[Any, Any] | None = None
@@ -220,7 +224,7 @@ class Record(ConnectionPoolEntry):
         finally:
             try:
                 if terminate:
-                    pool.give_up(connection, self.shell)
+                    self.farewell = pool.give_up(connection, self.shell)
                 else:
                     pool._close_connection(connection)
             finally:
@@ -674,6 +678,9 @@ class ProxiedConnection(PoolProxiedConnection):
         finally:
             self._let_go()
             record.checkin()
+        # A program that asks for this may look at the driver's connection next. Whoever has an error waits for nothing.
+        if e is None and record.farewell is not None and in_greenlet():
+            await_(asyncio.shield(record.farewell))
 
     def detach(self) -> None:
         """Take the connection out of the pool for good; closing it will close it."""

@@ -92,3 +92,18 @@ async def test_close_of_the_users_own_class_is_not_called(sa: ModuleType, databa
         await connection.invalidate()
     await engine.dispose()
     assert closed == ["close"]
+
+
+@pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "asyncmy", "aiomysql"], indirect=True)
+async def test_a_program_that_invalidates_its_connection_finds_it_still_open(sa: ModuleType, database_url: str) -> None:
+    """As SQLAlchemy's own `test_invalidate` looks: at the driver's connection, right after."""
+    engine = sa.create_async_engine(database_url)
+    async with engine.connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        await connection.invalidate()
+        if "asyncpg" in database_url:
+            assert driver.is_closed()
+        else:
+            assert not driver.connected if "asyncmy" in database_url else driver.closed
+        assert await connection.scalar(text("select 1")) == 1
+    await engine.dispose()
