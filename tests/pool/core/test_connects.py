@@ -339,6 +339,21 @@ def test_a_reset_that_takes_its_time_is_not_waited_for():
     assert len(rig.take(Open)) == 1
 
 
+def test_a_stall_of_the_loop_right_after_a_cancelled_query_opened_a_second_connection():
+    """The core asks for a look at the end of reset_wait_s though nobody waits yet: a caller that comes before it waits.
+
+    The shell's time does not pass a moment that was asked for until the loop has turned; without one, the caller found
+    the wait over, however long the loop had stood still.
+    """
+    rig = Rig(pool_size=5, reset_wait_s=0.2)
+    (slot,) = rig.lent()
+    rig.reset_started(slot)
+    assert rig.core.next_wake() == pytest.approx(0.2)
+    rig.now = 0.2
+    rig.tick()
+    assert rig.core.next_wake() is None
+
+
 def test_without_patience_a_reset_is_not_waited_for():
     """pool_timeout=0: the caller has no deadline to bound such a wait."""
     rig = Rig(pool_size=5, reset_wait_s=0.2)

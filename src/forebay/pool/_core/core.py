@@ -583,7 +583,8 @@ class Core(Endings):
             # A pause that is over has been looked at already; one nobody waits for needs no timer.
             if retry_at is not None and self.now < retry_at < wake and (self._queue.head or self._refill_missing()):
                 wake = retry_at
-            if self._resetting and self._queue.head:
+            # Also while nobody waits: who comes after the loop stood still finds the reset not judged yet, and waits.
+            if self._resetting:
                 wake = min(wake, min(self._resets_to_wait_for(self.now), default=math.inf))
         return None if wake == math.inf else wake
 
