@@ -19,7 +19,7 @@ import sqlalchemy
 from bench.pool_cost import Costs, measure
 from bench.pool_rows import BOTH, Side
 from bench.pool_rows.keeping import dispose_in_use, idle_killed, queries_timed_out
-from bench.pool_rows.leaving import WAYS, Left, leave_stalled
+from bench.pool_rows.leaving import CASES, Left, leave_stalled
 from bench.pool_rows.loops import several_loops
 from bench.pool_rows.queueing import cold_pool, impatient_callers, order_of_service, server_down, silent
 from bench.pool_rows.throughput import throughput
@@ -82,13 +82,7 @@ def _rows(postgres: PostgresServer, mariadb: MariaDBServer | None, *, quick: boo
 
 async def _leaving(side: Side, server: PostgresServer | MariaDBServer, driver: str) -> str:
     left: list[Left] = await asyncio.gather(
-        *(
-            leave_stalled(side, server, driver, way, cancels=cancels, reads=reads)
-            for way in WAYS
-            for cancels in (0, 1, 2)
-            for reads in (True, False)
-            if cancels or not way.endswith("commit")
-        )
+        *(leave_stalled(side, server, driver, way, cancels=cancels, reads=reads) for way, cancels, reads in CASES)
     )
     done = [one.outcome.took_s for one in left if not one.outcome.hung]
     hung = len(left) - len(done)

@@ -16,7 +16,7 @@ from forebay.testing.servers._base import Server
 from tests.support.mariadb import MariaDBServer
 from tests.support.proxy import Proxy
 
-__all__ = ["WAYS", "Left", "leave_stalled"]
+__all__ = ["CASES", "WAYS", "Left", "leave_stalled"]
 
 
 class _Failure(Exception):
@@ -104,8 +104,7 @@ async def _savepoint(side: Side, engine: AsyncEngine, query: TextClause, stall: 
         raise _Failure
 
 
-#: Way of leaving -> the block. Where a name ends in "commit" the server owes the answer to a COMMIT, which is waited
-#: for until somebody cancels: nobody but the caller knows how long a commit may take.
+#: Way of leaving -> the block.
 WAYS: dict[str, _Block] = {
     "engine.connect": _connect,
     "engine.begin, exception": _begin,
@@ -117,6 +116,19 @@ WAYS: dict[str, _Block] = {
     "engine.begin, commit": _commit,
     "sessionmaker.begin, commit": _maker_commit,
 }
+
+#: The answers to these are waited for until somebody cancels, as in SQLAlchemy: nobody but the caller knows how long a
+#: commit may take, and after the rollback to a savepoint the transaction around it is to go on.
+_WAITED_FOR = {"engine.begin, commit", "sessionmaker.begin, commit", "begin_nested, exception"}
+
+#: (way, how often it is cancelled, whether it only reads): each that must come to an end while the server says nothing.
+CASES = [
+    (way, cancels, reads)
+    for way in WAYS
+    for cancels in (0, 1, 2)
+    for reads in (True, False)
+    if cancels or way not in _WAITED_FOR
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,24 +7,17 @@ import asyncio
 import pytest
 
 from bench.pool_rows import OURS
-from bench.pool_rows.leaving import WAYS, leave_stalled
+from bench.pool_rows.leaving import CASES, leave_stalled
 from forebay.testing.servers._base import Server
 from tests.support.availability import require
-
-# A commit that nobody cancels is waited for: only the caller knows how long one may take.
-CASES = [
-    (way, cancels, reads)
-    for way in WAYS
-    for cancels in (0, 1, 2)
-    for reads in (True, False)
-    if cancels or not way.endswith("commit")
-]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg", "asyncmy", "aiomysql"])
 async def test_a_block_is_left_within_two_seconds_of_the_stall(driver: str, request: pytest.FixtureRequest) -> None:
     """Goal: no way out of a block hangs, nor loses a connection, cancelled twice, once or not.
+
+    Not what is waited for, as in SQLAlchemy, until it is cancelled: a commit, and the rollback to a savepoint.
 
     Method: every way at the same time, each through a proxy of its own that forwards nothing from the end of the
     block on. Afterwards the server answers again and the engine, of one connection, must serve somebody.
