@@ -126,7 +126,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
         echo = self._should_log_debug()
         proxied = ProxiedConnection(self, record.dbapi_connection, record, echo)
         record.fairy_ref = weakref.ref(proxied)
-        record.holder = holder_here(shell.loop, exact=shell.is_busy)
+        record.holder = holder_here(shell.loop, exact=shell.core.is_busy)
         if echo:
             self.logger.debug("Connection %r checked out from pool", record.dbapi_connection)
         if (

@@ -237,13 +237,6 @@ class Shell:
         raise self._host.refusal(self, outcome, self._time() - deadline.began)
 
     @property
-    def is_busy(self) -> bool:
-        """Whether half of the limit is lent, being opened or closed."""
-        core = self.core
-        limit = core.budget.limit
-        return limit is not None and 2 * (core.budget.used - core.idle) >= limit
-
-    @property
     def is_awaited(self) -> bool:
         """Whether callers wait, so that a connection that comes back is passed on at once."""
         return self.core.waiting > 0

@@ -399,6 +399,12 @@ class Books:
         return len(self._idle)
 
     @property
+    def is_busy(self) -> bool:
+        """Whether half of the limit is lent, being opened or closed."""
+        # Asked at every checkout: each call less is felt.
+        return 2 * (self.budget.used - len(self._idle)) >= self.budget.cap
+
+    @property
     def waiting(self) -> int:
         """Callers queued."""
         return len(self._queue)

@@ -94,6 +94,7 @@ class Budget:
         max_overflow: As in :class:`CoreConfig`.
 
     Attributes:
+        cap: The limit as a number; without a limit, one that is never reached.
         used: Units taken: open, connecting and closing connections of all cores, and credits not used yet.
         uncontended: One core, and nothing to shrink: the core may keep a returned connection without asking. Read
             without the lock; a core that reads it a moment too late keeps one idle connection too many, never an open
@@ -101,12 +102,12 @@ class Budget:
     """
 
     __slots__ = (
-        "_cap",
         "_closing",
         "_lock",
         "_promised",
         "_seats",
         "_wanting",
+        "cap",
         "ceiling",
         "max_overflow",
         "pool_size",
@@ -125,9 +126,9 @@ class Budget:
         self.pool_size = pool_size
         self.max_overflow = max_overflow
         limit = limit_of(pool_size, max_overflow)
-        self._cap = _NO_LIMIT if limit is None else limit
+        self.cap = _NO_LIMIT if limit is None else limit
         # What `used` may be at most: the limit, or after it was lowered what was in use then, shrinking from there.
-        self.ceiling = self._cap
+        self.ceiling = self.cap
 
     def __repr__(self) -> str:
         limit = "no limit" if self.limit is None else self.limit
@@ -136,18 +137,18 @@ class Budget:
     @property
     def limit(self) -> int | None:
         """``pool_size + max_overflow``, or ``None``."""
-        return None if self._cap == _NO_LIMIT else self._cap
+        return None if self.cap == _NO_LIMIT else self.cap
 
     @property
     def free(self) -> int:
         """Units nobody has taken, ≥ 0."""
         with self._lock:
-            return max(0, self._cap - self.used)
+            return max(0, self.cap - self.used)
 
     @property
     def exhausted(self) -> bool:
         """Whether one core has the budget to itself and all of it in use; read without the lock."""
-        return self.uncontended and self.used >= self._cap
+        return self.uncontended and self.used >= self.cap
 
     @property
     def busy(self) -> bool:
@@ -196,8 +197,8 @@ class Budget:
             self.pool_size = pool_size
             self.max_overflow = max_overflow
             limit = limit_of(pool_size, max_overflow)
-            self._cap = _NO_LIMIT if limit is None else limit
-            self.ceiling = max(self._cap, self.used)
+            self.cap = _NO_LIMIT if limit is None else limit
+            self.ceiling = max(self.cap, self.used)
             posts = self._distribute(0)
         self._post(posts)
 
@@ -205,18 +206,18 @@ class Budget:
 
     def take(self, seat: Seat) -> bool:
         """Take one unit for a connect that is about to start, or return ``False``."""
-        if self.used >= self._cap and not seat.credit:
+        if self.used >= self.cap and not seat.credit:
             return False  # without the lock: whoever is refused here says what it wants next, and that looks again
         with self._lock:
             if seat.credit:
                 seat.credit -= 1
-                if self.used <= self._cap:
+                if self.used <= self.cap:
                     return True
                 # The limit was lowered after the unit was handed over. Nobody can be handed it now: used ≥ limit still.
                 seat.held -= 1
                 self._distribute(1)
                 return False
-            if self.used >= self._cap or seat.left:
+            if self.used >= self.cap or seat.left:
                 return False
             self.used += 1
             seat.held += 1
@@ -264,7 +265,7 @@ class Budget:
 
     def excess(self) -> int:
         """Return how many connections must still be closed after the limit was lowered, ≥ 0."""
-        return max(0, self.used - self._closing - self._cap)
+        return max(0, self.used - self._closing - self.cap)
 
     # -- wanting and giving up -----------------------------------------------------------------------------------
 
@@ -323,7 +324,7 @@ class Budget:
             if other is None:
                 return False
             if next_asked_at is not None:
-                share = max(1, self._cap // len(self._seats))
+                share = max(1, self.cap // len(self._seats))
                 # What is promised already counts as gone from here and arrived there.
                 mine, theirs = seat.held - seat.promised, other.held + self._promised
                 if other.since >= next_asked_at or theirs >= share or (mine <= share and theirs > 0):
@@ -355,7 +356,7 @@ class Budget:
         """Hand freed units, and those a higher limit adds, to the cores that want, in turn; to ``last`` last."""
         self.used -= freed
         posts = []
-        while self._wanting and self.used < self._cap:
+        while self._wanting and self.used < self.cap:
             seat = next((seat for seat in self._wanting if seat is not last), last)
             assert seat is not None
             seat.wanted -= 1
@@ -367,12 +368,12 @@ class Budget:
             else:
                 del self._wanting[seat]
             posts.append((seat, BudgetSignal.FREED))
-        self.ceiling = max(self._cap, min(self.ceiling, self.used))
+        self.ceiling = max(self.cap, min(self.ceiling, self.used))
         self._refresh()
         return posts
 
     def _refresh(self) -> None:
-        self.uncontended = len(self._seats) <= 1 and self.used - self._closing <= self._cap
+        self.uncontended = len(self._seats) <= 1 and self.used - self._closing <= self.cap
 
     @staticmethod
     def _post(posts: list[tuple[Seat, BudgetSignal]]) -> None:
