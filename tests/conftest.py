@@ -32,11 +32,16 @@ DRIVERS = tuple(driver.name for driver in ours())
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let asyncmy before 0.2.17 say, on SQLAlchemy's engine too, that a connection was dropped with a stream open."""
+    """Let asyncmy before 0.2.17 say, on SQLAlchemy's engine too, that a connection was dropped with a stream open.
+
+    And have no event loop that no test has made.
+    """
     with contextlib.suppress(PackageNotFoundError):
         if tuple(map(int, version("asyncmy").split(".")[:3])) < (0, 2, 17):
             said = "coroutine 'MySQLResult._finish_unbuffered_query' was never awaited"
             config.addinivalue_line("filterwarnings", f"ignore:{said}:RuntimeWarning")
+    # pytest-asyncio asks for the thread's event loop. Where none was set, asyncio makes one, and nobody closes it.
+    asyncio.set_event_loop(None)
 
 
 @pytest.fixture(scope="session")

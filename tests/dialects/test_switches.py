@@ -14,7 +14,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 import forebay
 from forebay.testing.servers.postgres import PostgresServer
-from tests.dialects.lost import PID, blind, killed_idle
+from tests.dialects.lost import PID, blind, end_is_seen, killed_idle
 from tests.support.availability import require
 from tests.support.mariadb import MariaDBServer
 from tests.support.proxy import Proxy
@@ -238,7 +238,11 @@ async def test_pre_ping_finds_a_lost_connection_with_either_off(
 async def _when_lost(side: Any, postgres: PostgresServer, driver: str, **options: Any) -> tuple[list[str], list[Any]]:
     """Return the pool's events, and what two blocks after one whose session was killed saw."""
     engine = side.create_async_engine(postgres.url(driver), pool_size=1, max_overflow=0, **options)
+    opened: list[Any] = []
+    event.listen(engine.sync_engine, "connect", lambda adapted, _: opened.append(adapted))
     pid = await killed_idle(engine, postgres)
+    for adapted in opened:
+        await end_is_seen(adapted, on_ours=True)
     seen: list[Any] = []
     events: list[str] = []
     for name in ("connect", "checkin", "close", "invalidate", "soft_invalidate", "detach"):

@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from forebay.testing.servers.postgres import PostgresServer
+from tests.dialects.lost import end_is_seen
 from tests.support.fake_dialect import URL
 from tests.support.fake_driver import ConnectionLost, FakeDatabase
 from tests.support.gates import Effect
@@ -97,7 +98,9 @@ async def test_a_lost_connection_is_told_as_such_and_replaced(ground: Ground) ->
         else:
             assert ground.server is not None
             pid = await connection.scalar(text("SELECT pg_backend_pid()"))
+            adapted = (await connection.get_raw_connection()).dbapi_connection
             assert await asyncio.to_thread(ground.server.kill_backend, int(pid or 0))
+            await end_is_seen(adapted)
         with pytest.raises(DBAPIError) as caught:
             await connection.execute(text("SELECT 2"))
         assert caught.value.connection_invalidated

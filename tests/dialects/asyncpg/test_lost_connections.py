@@ -189,7 +189,7 @@ async def test_a_rollback_nobody_waits_for_is_answered_within_the_pools_bound(po
             await engine.dispose()
 
 
-@pytest.mark.asyncio(loop_factories=["asyncio"])  # it takes long
+@pytest.mark.one_loop  # it takes long
 async def test_a_session_whose_last_words_have_come_and_whose_end_has_not_is_lost(postgres: PostgresServer) -> None:
     """Goal: no caller sees "cannot switch to state". Method: hand an idle connection the message a kill sends first."""
     words = b"".join(part + b"\0" for part in (b"SFATAL", b"VFATAL", b"C57P01", b"Mterminating connection", b""))

@@ -9,6 +9,8 @@ from typing import Any
 from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select, text
 from sqlalchemy.exc import DBAPIError
 
+from tests.dialects.lost import end_is_seen
+
 __all__ = ["items", "play"]
 
 metadata = MetaData()
@@ -72,7 +74,9 @@ async def play(
     if kill is not None:
         async with engine.connect() as connection:
             session = int((await connection.execute(text(number))).scalar_one())
+            adapted = (await connection.get_raw_connection()).dbapi_connection
             await asyncio.get_running_loop().run_in_executor(None, kill, session)
+            await end_is_seen(adapted)
             try:
                 await connection.execute(text("SELECT 4"))
             except DBAPIError as error:

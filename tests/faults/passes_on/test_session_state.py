@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -314,6 +315,17 @@ async def test_a_tenant_set_in_another_way_is_there_for_the_next_one(
             assert await connection.scalar(text(TENANT)) in (None, "")
 
 
+def loses_cancels(database_url: str) -> bool:
+    """Tell whether the driver goes on when it is cancelled just as the answer comes: psycopg before 3.3 awaits it with
+    `asyncio.wait_for`, and before Python 3.12 that returns the answer then.
+    """
+    if driver_of(database_url) != "psycopg" or sys.version_info >= (3, 12):
+        return False
+    import psycopg.waiting
+
+    return hasattr(psycopg.waiting, "wait_for")
+
+
 @pytest.mark.parametrize("database_url", ["asyncpg", "psycopg"], indirect=True)
 async def test_a_tenant_whose_commit_was_cancelled_is_there_for_the_next_one(sa: ModuleType, database_url: str) -> None:
     """Whether the COMMIT was carried out is unknown; so is what it left."""
@@ -333,7 +345,8 @@ async def test_a_tenant_whose_commit_was_cancelled_is_there_for_the_next_one(sa:
             for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
-            await asyncio.wait({task})
+            while not (await asyncio.wait({task}, timeout=1 if loses_cancels(database_url) else None))[0]:
+                task.cancel()
             async with ground.engine.connect() as connection:
                 assert await connection.scalar(text(TENANT)) in (None, "")
 
