@@ -109,11 +109,11 @@ async def _trips(side: Any, server: PostgresServer | MariaDBServer, driver: str,
         for operation in OPERATIONS:
             for n in range(7 if driver == "psycopg" else 3):
                 # What was not waited for is not counted with what follows.
-                await asyncio.sleep(0.02)
+                await proxy.answered()
                 proxy.reset_count()
                 # psycopg prepares at the fifth.
                 await operation(side, engine, n + 10 * len(found))
-            await asyncio.sleep(0.02)
+            await proxy.answered()
             found[operation.__name__] = proxy.round_trips
         await engine.dispose()
     return found

@@ -176,6 +176,7 @@ class Link:
 
     Attributes:
         round_trips: round trips of this connection; see `Proxy`.
+        awaits_reply: whether the client has sent something that the server has not begun to answer.
         client_gone: whether the client has closed, or lost, its end.
     """
 
@@ -193,7 +194,7 @@ class Link:
         self.connecting: asyncio.Task[None] | None = None
         self._transports: list[asyncio.Transport] = []
         self._dropped = False
-        self._awaiting_reply = False
+        self.awaits_reply = False
         self._on_up = on_up
         self._on_down = on_down
         self._on_closed = on_closed
@@ -228,7 +229,7 @@ class Link:
     def received(self, data: bytes, pipe: _Pipe) -> None:
         if pipe is self._up:
             # Seen from the client: the flight begins when the client has sent it, not when the server gets it.
-            self._awaiting_reply = True
+            self.awaits_reply = True
             self._on_up(self, data)
         pipe.feed(data)
 
@@ -252,8 +253,8 @@ class Link:
     # Called by the two pipes
 
     def _delivered(self, data: bytes) -> None:
-        trip = self._awaiting_reply
-        self._awaiting_reply = False
+        trip = self.awaits_reply
+        self.awaits_reply = False
         self.round_trips += trip
         self._on_down(self, data, trip)
 

@@ -42,6 +42,10 @@ _PORT_TAKEN_S = 5.0
 
 _FLIGHTS_MAX = 1000
 
+# Turns of the event loop in which nothing must be under way: one for what was written in this one to be received, one
+# for an answer to be read, and one more.
+_CALM_TURNS = 3
+
 
 class Proxy:
     """A proxy on the running loop; an asynchronous context manager.
@@ -133,6 +137,22 @@ class Proxy:
             counter.clear()
         for link in self._links:
             link.round_trips = 0
+
+    async def answered(self) -> None:
+        """Wait until the server has begun to answer all that clients on this loop have sent, and they could read it.
+
+        What nobody waits for, such as a ROLLBACK at the end of a block, is not counted with what follows then.
+
+        Raises:
+            TimeoutError: It has not within 60 s.
+        """
+        async with asyncio.timeout(60):
+            calm = 0
+            while calm < _CALM_TURNS:
+                # What was written a moment ago may still have to be read.
+                await asyncio.sleep(0 if calm else 0.001)
+                waited_for = any(link.awaits_reply and not link.client_gone for link in self._links)
+                calm = 0 if waited_for else calm + 1
 
     # Faults
 

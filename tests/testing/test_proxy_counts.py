@@ -89,6 +89,19 @@ async def test_writes_that_do_not_wait_for_an_answer_share_a_round_trip(postgres
         connection.terminate()
 
 
+async def test_what_the_client_does_not_wait_for_can_be_waited_for(postgres: PostgresServer) -> None:
+    """Goal: it is counted before the count begins anew. Method: a query is sent, and its answer never read."""
+    async with Proxy(postgres.host, postgres.port, latency_s=0.02) as proxy:
+        connection = await psycopg.AsyncConnection.connect(postgres.url(via=proxy), autocommit=True)
+        await proxy.answered()
+        proxy.reset_count()
+        connection.pgconn.send_query(b"SELECT 1")
+        connection.pgconn.flush()
+        await proxy.answered()
+        assert proxy.round_trips == 1
+        await connection.close()
+
+
 async def test_a_psycopg_pipeline_is_one_round_trip(postgres: PostgresServer) -> None:
     """Goal: the same with a driver that pipelines. Method: three statements in psycopg's pipeline mode."""
     async with Proxy(postgres.host, postgres.port, latency_s=0.02) as proxy:

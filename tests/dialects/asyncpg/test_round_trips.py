@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import socket
@@ -124,7 +123,7 @@ async def test_begin_and_rollback_cost_no_round_trip(
     for n in range(2):
         await use(engine, n)
     for n in range(2, 6):
-        await asyncio.sleep(0.01)  # the ROLLBACK of the one before
+        await proxy.answered()  # the ROLLBACK of the one before
         proxy.reset_count()
         await use(engine, n)
         assert proxy.round_trips - WAITS[use] in ((0, 1) if use in LEFT else (0,))
@@ -138,7 +137,7 @@ async def test_what_is_sent_together_is_written_together(proxied: tuple[AsyncEng
 
     Method: the kernel's count of the segments sent; each write of less than 64 kB is one.
     """
-    engine, _ = proxied
+    engine, proxy = proxied
     for n in range(2):
         await use(engine, n)
     async with engine.connect() as connection:
@@ -146,7 +145,7 @@ async def test_what_is_sent_together_is_written_together(proxied: tuple[AsyncEng
     number = driver._transport.get_extra_info("socket").fileno()
     for n in range(2, 6):
         # The ROLLBACK of the one before; what it was sent with has to be acknowledged, too.
-        await asyncio.sleep(0.01)
+        await proxy.answered()
         before = segments_sent(number)
         await use(engine, n)
         assert segments_sent(number) - before == WAITS[use] + (use in LEFT)
@@ -163,7 +162,7 @@ async def test_the_first_execution_is_one_write_more(proxied: tuple[AsyncEngine,
     """Goal: BEGIN rides with Parse and Describe as well. Method: a statement never seen before."""
     engine, proxy = proxied
     for n in range(3):
-        await asyncio.sleep(0.01)
+        await proxy.answered()
         proxy.reset_count()
         async with engine.connect() as connection:
             assert await connection.scalar(text(f"SELECT {n}, 'first'")) == n

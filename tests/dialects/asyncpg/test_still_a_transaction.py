@@ -248,7 +248,7 @@ async def test_streams_read_the_batch_asked_for_and_their_errors_are_sqlalchemys
         engine = create_async_engine(postgres.url("asyncpg", via=proxy), pool_size=1)
         async with engine.connect() as connection:
             await connection.execute(text("SELECT 1"))
-        await asyncio.sleep(0.02)
+        await proxy.answered()
         proxy.reset_count()
         async with engine.connect() as connection:
             result = await connection.stream(

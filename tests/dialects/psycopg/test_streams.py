@@ -38,7 +38,7 @@ async def test_a_stream_waits_once_per_batch_and_for_nothing_else(proxied: Calla
     engine, proxy = await proxied(pool_pre_ping=pre_ping)
     await streamed(engine, 10, 5)
     for rows, per, trips in ((5000, 500, 11), (5001, 500, 11), (4999, 500, 10), (3, 500, 1), (0, 500, 1)):
-        await asyncio.sleep(0.02)  # the ROLLBACK of the one before, which nobody waits for
+        await proxy.answered()  # the ROLLBACK of the one before, which nobody waits for
         proxy.reset_count()
         sizes = await streamed(engine, rows, per)
         # The ROLLBACK at the end may have been answered when this is counted.
