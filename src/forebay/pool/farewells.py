@@ -16,6 +16,8 @@ from typing import Any
 __all__ = ["begin", "expect", "is_one", "see_off", "until_the_end"]
 
 _all: weakref.WeakSet[asyncio.Task[None]] = weakref.WeakSet()
+# Tasks that bring generators of ours to their end.
+_keepers: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
 _endings: dict[asyncio.AbstractEventLoop, _Ending] = {}
 
 
@@ -53,13 +55,15 @@ def until_the_end(at_the_end: Callable[[], Coroutine[Any, Any, None]]) -> AsyncG
     """Have ``at_the_end`` awaited before the running loop is closed, as long as what this returns is kept.
 
     A parked asynchronous generator: what runs the loop (``asyncio.run``, a ``Runner``, uvloop) awaits its end, and that
-    is the one moment in which connections nobody disposed of can still say good-bye.
+    is the one moment in which connections nobody disposed of can still say good-bye. The program's own generators,
+    which come to their end at the same time, go first: they may still use the database.
     """
 
     async def parked() -> AsyncGenerator[None, None]:
         try:
             yield
         finally:
+            await _others_have_ended()
             await at_the_end()
 
     generator = parked()
@@ -67,6 +71,20 @@ def until_the_end(at_the_end: Callable[[], Coroutine[Any, Any, None]]) -> AsyncG
     with contextlib.suppress(StopIteration):
         generator.__anext__().__await__().__next__()
     return generator
+
+
+async def _others_have_ended() -> None:
+    """Wait until no other asynchronous generator of the running loop is being closed; its end waits for them anyway."""
+    this = asyncio.current_task()
+    assert this is not None
+    _keepers.add(this)
+    await asyncio.sleep(0)  # the other keepers begin in the same turn of the loop
+    while closing := [task for task in asyncio.all_tasks() if _closes_a_generator(task) and task not in _keepers]:
+        await asyncio.wait(closing)
+
+
+def _closes_a_generator(task: asyncio.Task[Any]) -> bool:
+    return type(task.get_coro()).__name__ == "async_generator_athrow"  # what ``aclose()`` of one returns
 
 
 class _Ending:
