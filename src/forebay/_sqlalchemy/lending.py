@@ -36,6 +36,7 @@ __all__ = [
     "close_surely",
     "connections_of",
     "give_back_now",
+    "given_back_by",
     "is_unused",
     "leaving",
     "raw",
@@ -222,7 +223,9 @@ async def raw(proxied: Any) -> Any:
 
 
 async def leaving(
-    connections: Iterable[Connection], leave: Callable[[], Coroutine[Any, Any, Any]], own: BaseException | None = None
+    connections: Iterable[Connection | None],
+    leave: Callable[[], Coroutine[Any, Any, Any]],
+    own: BaseException | None = None,
 ) -> None:
     """Run ``leave`` to its end, whatever cancels the caller meanwhile, and see to it that it ends.
 
@@ -230,7 +233,8 @@ async def leaving(
     has its connection dropped, which ends the wait with an error the engine knows how to clean up after.
 
     Args:
-        connections: What is given back by it. One that others use as well is not dropped.
+        connections: What is given back by it; None for one that is not. Who has that goes on with it, and as with one
+            that others use as well it is waited for.
         leave: What leaves the block.
         own: The exception by which the block is left: the error of our own cut-off does not take its place.
 
@@ -241,9 +245,9 @@ async def leaving(
     bounds = []
     bounded = True
     for connection in connections:
-        held = _only_here(connection)
+        held = _only_here(connection) if connection is not None else ABSENT
         bounded &= held.knows_its_socket
-        if held.knows_its_socket:
+        if connection is not None and held.knows_its_socket:
             pool = connection.engine.pool
             bound_s = pool.reset_timeout_s if isinstance(pool, AsyncAdaptedQueuePool) else RESET_S
             bounds.append(Watchdog(loop, bound_s, partial(_cut_off, held, held.lease, struck)))
@@ -290,14 +294,23 @@ def _only_here(connection: Connection) -> PooledConnection:
 
 
 def connections_of(session: Session) -> list[Connection]:
-    """Return the connections the transaction of ``session``, and those around it, have borrowed."""
-    found: dict[int, Connection] = {}
+    """Return the connections the transaction of ``session``, and those around it, use."""
+    return list(_connections(session))
+
+
+def given_back_by(session: Session) -> list[Connection | None]:
+    """Return the connections that closing ``session`` gives back; None for one that it was bound to."""
+    return [connection if borrowed else None for connection, borrowed in _connections(session).items()]
+
+
+def _connections(session: Session) -> dict[Connection, bool]:
+    """Return the connections of ``session``, and whether it has borrowed them itself."""
+    found: dict[Connection, bool] = {}
     transaction = session._transaction
     while transaction is not None:
-        for connection, *_ in transaction._connections.values():
-            found[id(connection)] = connection
+        found |= {connection: borrowed for connection, *_, borrowed in transaction._connections.values()}
         transaction = transaction.parent
-    return list(found.values())
+    return found
 
 
 def is_unused(session: Session) -> bool:

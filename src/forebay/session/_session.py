@@ -16,7 +16,7 @@ from forebay._sqlalchemy.lending import (
     SessionBlock,
     close_now,
     close_session_surely,
-    connections_of,
+    given_back_by,
     is_unused,
     leaving,
 )
@@ -101,7 +101,7 @@ class AsyncSession(Shared, _stock.AsyncSession):
         if is_unused(sync_session):
             return
         try:
-            await leaving(connections_of(sync_session), lambda: greenlet_spawn(close_session_surely, sync_session))
+            await leaving(given_back_by(sync_session), lambda: greenlet_spawn(close_session_surely, sync_session))
         except exc.IllegalStateChangeError:
             self._refused(self._others())
         except Exception:
@@ -122,7 +122,7 @@ class AsyncSession(Shared, _stock.AsyncSession):
             calm = type_ is None and not others
             own = type(self).close is _close and "close" not in vars(self)
             if not (own and close_now(sync_session, calm=calm)):
-                await leaving(connections_of(sync_session), self.close, value)
+                await leaving(given_back_by(sync_session), self.close, value)
         finally:
             if others:
                 self._left_to(others)
@@ -169,7 +169,7 @@ class AsyncSessionTransaction(_stock.AsyncSessionTransaction):
             await super().__aexit__(type_, value, traceback)
         else:
             await leaving(
-                connections_of(self._sync_transaction().session),
+                given_back_by(self._sync_transaction().session),
                 lambda: super(AsyncSessionTransaction, self).__aexit__(type_, value, traceback),
                 value,
             )
