@@ -10,7 +10,7 @@ import socket
 from collections.abc import Generator
 from typing import Any
 
-from forebay._watchdog import Watchdog
+from forebay._watchdog import Limit, Watchdog
 from forebay.dialects._psycopg.groups import Bounded, answer_on
 from forebay.dialects._psycopg.parts import PARTS
 
@@ -65,10 +65,16 @@ def bounded(stock: Any) -> Any:
         async def _try_cancel_bounded(self, *, timeout: float = _CANCEL_S) -> None:
             self._watchdog = Watchdog(asyncio.get_running_loop(), _CANCEL_S, self._give_up)
             # In a task of its own: a caller that is cancelled again goes on at once, and the server still hears of it.
-            asking = asyncio.create_task(stock._try_cancel(self, timeout=min(timeout, _CANCEL_S)))
+            asking = asyncio.create_task(self._ask(min(timeout, _CANCEL_S)))
             _asking.add(asking)
             asking.add_done_callback(_asking.discard)
             await asyncio.shield(asking)
+
+        async def _ask(self, bound_s: float) -> None:
+            # psycopg's own bound, which 0 switches off, counts the seconds in which the event loop stood still.
+            with contextlib.suppress(TimeoutError):
+                async with Limit(bound_s):
+                    await stock._try_cancel(self, timeout=0)
 
         def _give_up(self) -> None:
             if not self.closed:

@@ -601,8 +601,9 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
         connection: Any = self._connection
         if self.busy or connection.lock.locked():
             # psycopg's own close would leave who waits for the socket waiting, and the server at work.
-            with contextlib.suppress(*_failures()):
-                await connection.cancel_safe(timeout=_CANCEL_S)
+            with contextlib.suppress(TimeoutError, *_failures()):
+                async with Limit(_CANCEL_S):
+                    await connection.cancel_safe(timeout=0)  # its own bound judges the event loop
             if not await self._has_become_quiet():
                 self.abort()  # who waits for the socket notices that
                 async with connection.lock:
