@@ -320,7 +320,7 @@ class Shell:
         self.perform()
         if not core.drained:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(deadline_s):
+                async with Limit(deadline_s):
                     await self._drained.wait()
         in_time = core.drained
         if not in_time:
