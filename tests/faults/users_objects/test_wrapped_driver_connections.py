@@ -6,6 +6,7 @@ wrapper that only seems to be of a class of the driver's and counts what is call
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 import sqlalchemy.ext.asyncio as stock
 from sqlalchemy import make_url, text
+
+from tests.faults.passes_on.grounds import ground_on
 
 DRIVERS = ["asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite"]
 
@@ -113,27 +116,19 @@ async def test_a_wrapped_connection_is_spoken_to_as_with_sqlalchemy(sa: ModuleTy
 
 @pytest.mark.parametrize("database_url", DRIVERS, indirect=True)
 async def test_a_wrapper_that_is_cut_off_gives_its_place_back(sa: ModuleType, database_url: str) -> None:
-    import asyncio
-
     async def creator() -> Any:
         return Wrapper(await connected(database_url), [])
 
-    drivername = make_url(database_url).drivername
-    engine = sa.create_async_engine(database_url, async_creator=creator, pool_size=1, max_overflow=0)
-    sleeping = {"postgresql": "SELECT pg_sleep(30)", "mysql": "SELECT sleep(30)"}.get(
-        drivername.partition("+")[0],
-        "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 3000000) SELECT count(*) FROM c",
-    )
-    async with engine.connect() as connection:
-        asleep = asyncio.ensure_future(connection.execute(text(sleeping)))
-        await asyncio.sleep(0.05)
-        asleep.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asleep
-    async with engine.connect() as connection:
-        assert await connection.scalar(text("SELECT 7")) == 7
-    assert engine.sync_engine.pool.checkedout() == 0
-    await engine.dispose()
+    async with ground_on(sa, database_url, async_creator=creator) as ground:
+        async with ground.engine.connect() as connection:
+            cut_off = asyncio.ensure_future(connection.execute(ground.long))
+            await ground.runs()
+            cut_off.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cut_off
+        async with ground.engine.connect() as connection:
+            assert await connection.scalar(text("SELECT 7")) == 7
+        assert ground.engine.sync_engine.pool.checkedout() == 0
 
 
 @pytest.mark.parametrize("database_url", ["aiosqlite"], indirect=True)
