@@ -21,7 +21,6 @@ from sqlalchemy.pool import Pool, PoolProxiedConnection
 from sqlalchemy.pool.base import reset_rollback
 
 from forebay._sqlalchemy.exchanging import verify, wait_for
-from forebay._sqlalchemy.first_connect import FirstConnectGate
 from forebay._sqlalchemy.greenlets import await_, greenlet_spawn, in_greenlet
 from forebay._sqlalchemy.holders import described, holder_here
 from forebay._sqlalchemy.leaks import LeakWatch
@@ -39,6 +38,9 @@ from forebay.pool.options import OwnKeywords, core_options, own_values, problems
 from forebay.pool.shell import Shell
 
 _running_loop = asyncio._get_running_loop
+
+# A loop that has not answered another one for so long is named when that one's caller gives up.
+_SILENT_S = 0.1
 
 _pools: weakref.WeakSet[AsyncAdaptedQueuePool] = weakref.WeakSet()
 
@@ -88,7 +90,6 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
         self.reset_timeout_s = own["pool_reset_timeout"]
         self._leak_after_s = own["pool_leak_after"]
         self._max_overflow_given = int(max_overflow)
-        self._gate = FirstConnectGate()
         self._host = PoolHost(self)
         self._loops = self._new_loops()
         self._disposed = False
@@ -230,14 +231,20 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
 
     def _require_home(self, record: Record) -> None:
         shell = record.shell
-        if shell is None or shell.loop is _running_loop():
-            return
-        if shell.loop.is_closed():
-            return  # nothing of it is left to be harmed
+        if shell is None or shell.loop is _running_loop() or self.has_lost_home(record):
+            return  # nothing of a closed loop's is left to be harmed
         raise PoolUsageError(
             "This connection belongs to another event loop. Close it on the loop (and thread) it was checked out on; "
             "nothing was changed."
         )
+
+    def has_lost_home(self, record: Record | None) -> bool:
+        """Tell whether the event loop of a checkout is closed, and its connection with it; its place is free then."""
+        shell = None if record is None else record.shell
+        if shell is None or not shell.loop.is_closed():
+            return False
+        self._loops.abandon(shell.loop, shell)
+        return True
 
     def _do_return_conn(self, record: Any) -> None:
         if record.pool is not self:
@@ -314,12 +321,11 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
         if slot is not None and slot.state is SlotState.CONNECTING:
             # Its first-connect work failed. That is told to who waits for it; the connects beside it are no older.
             return
-        here = record.shell if record is not None else None
-        for _, shell in self._loops.by_loop():
-            if shell is here or shell.loop is _running_loop():
-                shell.sweep(slot if shell is here else None)
-            elif not shell.loop.is_closed():
-                shell.loop.call_soon_threadsafe(shell.sweep, None)
+        shell = self._loops.recent if slot is None else cast(Record, record).shell
+        if shell is not None and (slot is not None or shell.loop is _running_loop()):
+            shell.sweep(slot)  # the other loops hear of it
+        else:
+            self._loops.budget.outage(None, None)
         if _checkin and connection is not None and connection.is_valid:
             connection.invalidate(exception)
 
@@ -383,10 +389,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
         shell.holder_collected(record)
 
     def _fire_connect(self, connection: Any, record: Record) -> None:
-        dispatch = self.dispatch
-        if dispatch.first_connect:
-            dispatch.first_connect.for_modify(dispatch).exec_once_unless_exception(connection, record)
-        self._gate.run(lambda: dispatch.connect(connection, record))
+        self._loops.gate.run(self.dispatch, connection, record)
 
     # -- warm-up -------------------------------------------------------------------------------------------------------
 
@@ -427,10 +430,8 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
                 shell.clear()
             elif loop.is_closed():
                 self._loops.abandon(loop, shell)
-            elif loop.is_running():
-                loop.call_soon_threadsafe(shell.clear)
             else:
-                shell.clear()  # that loop is not running: what would wait for good-byes drops its sockets
+                shell.clear_from_outside()
 
     async def drain(self, deadline_s: float) -> bool:
         """Take no more callers, wait for what is out, close everything; return whether all came back in time.
@@ -482,7 +483,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
             dialect=self._dialect,
             **self._own_options,
         )
-        new._gate = self._gate
+        new._loops.gate = self._loops.gate
         if self._disposed:
             new._loops.budget = self._loops.budget
             # While the good-byes were waited for, callers came who still saw this pool.
@@ -539,6 +540,12 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
         # SQLAlchemy's own test fixtures set this on a pool in use.
         self._max_overflow_given = value
         self._loops.resize(self._pool_size, value)
+
+    def silent_loops(self) -> list[tuple[str, int, float]]:
+        """Return the other event loops that do not answer: thread, connections, and seconds since they were asked."""
+        silent = self._loops.budget.silent(self._loops.here().now(), _SILENT_S)
+        shells = {shell.core.seat: shell for shell in self._loops.live()}
+        return [(shells[seat].thread, seat.held, seconds) for seat, seconds in silent if seat in shells]
 
     def holders(self, most: int) -> list[str]:
         """Describe who has held connections longest, at most ``most`` of them: how long, from where, which task."""

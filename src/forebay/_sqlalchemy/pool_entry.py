@@ -293,6 +293,13 @@ class Record(ConnectionPoolEntry):
         finally:
             shell.given_up(slot)
 
+    def end_with_its_loop(self) -> None:
+        """End the checkout of a connection whose event loop is closed: no operation can come to its end there."""
+        self.fairy_ref = self.holder = self.leak_watch = None
+        self.finalize_callback.clear()
+        if self.pool.dispatch.checkin:
+            self.pool.dispatch.checkin(None, self)
+
     def vouch(self) -> bool:
         """Leave the pre-ping of this checkout to the connection's first BEGIN; returns True.
 
@@ -437,8 +444,8 @@ class ProxiedConnection(PoolProxiedConnection):
 
     @property
     def is_valid(self) -> bool:
-        """Whether this still refers to a connection."""
-        return self.dbapi_connection is not None
+        """Whether this still refers to a connection, and the event loop it lives in is not closed."""
+        return self.dbapi_connection is not None and not self._pool.has_lost_home(self._connection_record)
 
     @property
     def is_detached(self) -> bool:
@@ -513,6 +520,10 @@ class ProxiedConnection(PoolProxiedConnection):
                 except PoolUsageError:
                     self._counter = 1  # so that its own loop can still close it
                     raise
+                if pool.has_lost_home(record):
+                    self._let_go()
+                    record.end_with_its_loop()
+                    return
             if (
                 connection is not None
                 and not record.adapted.busy

@@ -137,6 +137,11 @@ def timeout_error(pool: AsyncAdaptedQueuePool, phase: Phase, waited_s: float, la
     text += f" ({_numbers(pool)})"
     if last is not None:
         text += f"; the last connect failed: {type(last).__name__}: {last}"
+    for thread, units, silent_s in pool.silent_loops():
+        text += (
+            f"; {units} kept by the event loop of thread {thread!r}, which has not run for {silent_s:.1f} s or longer: "
+            "it is blocked by what it runs, or stands still"
+        )
     holders = pool.holders(3)
     if holders:
         text += "; held longest: " + "; ".join(holders)

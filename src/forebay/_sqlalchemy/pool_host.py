@@ -158,6 +158,11 @@ class PoolHost:
             # Of a loop that does not run any more, what asks it for something may fail.
             with contextlib.suppress(Exception):
                 entry.adapted.abort()
+            self.sever(entry)
+
+    def sever(self, entry: Record | None) -> bool:
+        """End the session from any thread, without the loop of its connection; False if that is not possible."""
+        return entry is None or entry.adapted.hang_up()  # None: dropped already
 
     def gone(self, entry: Record | None) -> None:
         """Keep the emptied record for the next connect, unless it has parted from the slot before."""

@@ -8,6 +8,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from forebay._sqlalchemy.first_connect import FirstConnectGate
 from forebay._sqlalchemy.greenlets import await_
 from forebay.pool import Budget, CoreConfig
 from forebay.pool._core import CoreStatistics
@@ -40,6 +41,7 @@ class Loops:
     Attributes:
         recent: The shell used last; whose loop that is has to be looked at.
         budget: The limit they share.
+        gate: Lets the first connect of all pass alone.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Loops:
         self._connect_timeout_s = connect_timeout_s
         self._settle_timeout_s = settle_timeout_s
         self._close_timeout_s = close_timeout_s
+        self.gate = FirstConnectGate()
         self._begin()
         _everywhere.add(self)
 
@@ -68,9 +71,10 @@ class Loops:
         self._past: CoreStatistics | None = None
 
     def begin_anew_after_fork(self) -> None:
-        """Start empty in the child of a fork: every connection is the parent's."""
+        """Start empty in the child of a fork: every connection is the parent's, and who is connecting is there."""
         _left_to_the_parent.append((self._shells, self.budget, self._host.start_empty()))
         self._begin()
+        self.gate.begin_anew_after_fork()
 
     def here(self) -> Shell:
         """Return the running loop's shell, a new one if it has none.
@@ -118,7 +122,7 @@ class Loops:
         with self._lock:
             if self._shells.pop(loop, None) is not None:
                 self._past = shell.core.statistics().ended(self._past)
-        shell.abandon()
+                shell.abandon()
 
     def statistics(self) -> tuple[list[CoreStatistics], CoreStatistics | None]:
         """Return the statistics of each loop that is not closed, and the counters of all that are."""

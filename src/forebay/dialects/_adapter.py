@@ -11,7 +11,10 @@ method. No attribute is looked for by name anywhere: a misspelt one would lose a
 
 from __future__ import annotations
 
+import contextlib
+import os
 import select
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,6 +29,8 @@ __all__ = [
     "DriverTraits",
     "PooledConnection",
     "PooledModule",
+    "fileno_of",
+    "hang_up",
     "let_go_of",
     "pooled",
     "readable",
@@ -200,6 +205,20 @@ class PooledConnection:
         """
         self.terminate()
 
+    def hang_up(self) -> bool:
+        """End the session from any thread, without the event loop, which notices when it runs again.
+
+        The driver's objects are left alone: they are not thread-safe, and their loop may be started at any moment.
+
+        Returns:
+            Whether it was possible; by default it is where the number of the socket is known.
+        """
+        return hang_up(self._fileno)
+
+    def _fileno(self) -> int | None:
+        """Return the number of the connection's socket, negative once it is closed; None, the default, if unknown."""
+        return None
+
     def terminate(self) -> None:
         """Drop the connection without waiting for the server, and do what may be done for it after that.
 
@@ -293,6 +312,31 @@ _STOCK = DriverTraits()
 def traits_of(dialect: object) -> DriverTraits:
     """Return ``dialect`` if it is one of ours, else what answers for it."""
     return dialect if isinstance(dialect, DriverTraits) else _STOCK
+
+
+def fileno_of(transport: Any) -> int | None:
+    """Return the number of a transport's socket, negative once it is closed; None where there is none."""
+    found = None if transport is None else transport.get_extra_info("socket")
+    return None if found is None else int(found.fileno())
+
+
+def hang_up(fileno: Callable[[], int | None]) -> bool:
+    """Shut a socket down, from any thread; who waits for it notices, and has to close it.
+
+    Args:
+        fileno: Returns its number, negative once it is closed, None if it is not known.
+
+    Returns:
+        Whether the number is known.
+    """
+    fd = fileno()
+    if fd is None:
+        return False
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as shared:  # an error: it is closed already
+        # Else its own thread has closed it in this moment, and the number may be somebody else's by now.
+        if fileno() == fd:
+            shared.shutdown(socket.SHUT_RDWR)
+    return True
 
 
 def socket_hung_up(fd: int) -> bool:

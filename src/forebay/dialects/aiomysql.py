@@ -49,8 +49,8 @@ class AiomysqlConnection(RestingConnection, AsyncAdapt_aiomysql_connection):
         writer = connection._writer
         if writer is None or writer.transport.is_closing():
             return True
-        socket = writer.get_extra_info("socket")
-        return socket is not None and socket_hung_up(socket.fileno())
+        fd = self._fileno()
+        return fd is not None and socket_hung_up(fd)
 
 
 class AiomysqlDbapi(PooledModule, AsyncAdapt_aiomysql_dbapi):

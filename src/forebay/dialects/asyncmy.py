@@ -72,8 +72,8 @@ class AsyncmyConnection(RestingConnection, AsyncAdapt_asyncmy_connection):
         stream = transport_of(self._connection)
         if stream is None or stream.is_closing():
             return True
-        socket = stream.get_extra_info("socket")
-        return socket is not None and socket_hung_up(socket.fileno())
+        fd = self._fileno()
+        return fd is not None and socket_hung_up(fd)
 
 
 class AsyncmyDbapi(PooledModule, AsyncAdapt_asyncmy_dbapi):

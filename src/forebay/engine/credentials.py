@@ -15,7 +15,6 @@ import asyncio
 import inspect
 import logging
 import re
-import threading
 import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
@@ -103,10 +102,10 @@ class Credentials:
         self._timeout_s = timeout_s
         self._clock = clock
         self._held: _Held | None = None
-        # By event loop, for an awaitable belongs to one.
+        # By event loop, for an awaitable belongs to one. No lock: a child forked while another thread holds it could
+        # never connect. A key is used by its own loop's thread only, and a credential forgotten too much is asked for.
         self._fetching: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[_Held]]
         self._fetching = weakref.WeakKeyDictionary()
-        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         held = self._held
@@ -152,17 +151,16 @@ class Credentials:
 
     def forget(self, credential: Credential) -> None:
         """Have the next connect ask anew, if ``credential`` is still the one in hand: the server has refused it."""
-        with self._lock:
-            if self._held is not None and self._held.credential is credential:
-                self._held = None
+        held = self._held
+        if held is not None and held.credential is credential:
+            self._held = None
 
     def _task(self) -> asyncio.Task[_Held]:
         loop = asyncio.get_running_loop()
-        with self._lock:
-            task = self._fetching.get(loop)
-            if task is None or task.done():
-                task = self._fetching[loop] = loop.create_task(self._ask(), name="forebay-credentials")
-                task.add_done_callback(_retrieve)
+        task = self._fetching.get(loop)
+        if task is None or task.done():
+            task = self._fetching[loop] = loop.create_task(self._ask(), name="forebay-credentials")
+            task.add_done_callback(_retrieve)
         return task
 
     async def _ask(self) -> _Held:

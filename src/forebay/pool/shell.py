@@ -14,6 +14,7 @@ import contextlib
 import contextvars
 import math
 import random
+import threading
 import time
 import traceback
 from collections import deque
@@ -95,6 +96,10 @@ class Host(Protocol):
         """Drop the socket at once; never raises."""
         ...
 
+    def sever(self, entry: Any) -> bool:
+        """End the session from any thread, without the loop of its connection; False if that is not possible."""
+        ...
+
     def gone(self, entry: Any) -> None:
         """Hear that the entry's connection is no more and its slot is free."""
         ...
@@ -143,6 +148,7 @@ class Shell:
         close_timeout_s: float,
     ) -> None:
         self.loop = loop
+        self.thread = threading.current_thread().name
         self._time: Callable[[], float] = loop.time
         self._host = host
         self._connect_timeout_s = connect_timeout_s
@@ -159,6 +165,7 @@ class Shell:
         self._not_beyond = math.inf
         # True while effects are being performed: nothing called from there may wait.
         self.performing = False
+        self._posted: set[BudgetSignal] = set()
         self._drained = asyncio.Event()
         self._collected: deque[Any] = deque()
         # What a caller that waited in another place has got, on its way to the host's checkout.
@@ -374,7 +381,9 @@ class Shell:
                     elif isinstance(effect, Refuse):
                         _wake(effect.waiter, effect)
                     elif isinstance(effect, CancelOpen):
-                        self._opening[effect.slot].cancel()
+                        # One that another loop called off while ours stood may have come to its end first.
+                        if effect.slot in self._opening:
+                            self._opening[effect.slot].cancel()
                     else:
                         self._filled(effect)
         except BaseException:
@@ -546,11 +555,30 @@ class Shell:
     # -- other threads, the collector, the end of the loop -------------------------------------------------------------
 
     def _notified(self, signal: BudgetSignal) -> None:
-        # The loop may be closed already; then there is nobody to tell and the pool drops this shell when it next looks.
-        with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self._on_budget, signal)
+        if signal is not BudgetSignal.OUTAGE and self._stands():
+            self.core.stand_aside(self._stands, self._host.sever)
+        if self.loop.is_closed():
+            self.abandon()
+        elif signal not in self._posted:  # else it is to come, and to see what there is by then
+            self._posted.add(signal)
+            self._post(self._on_budget, signal)
+
+    def _stands(self) -> bool:
+        return not self.loop.is_running()
+
+    def _post(self, call: Callable[..., object], *args: Any) -> None:
+        try:
+            self.loop.call_soon_threadsafe(call, *args)
+        except RuntimeError:
+            self.abandon()  # closed in this moment
+
+    def clear_from_outside(self) -> None:
+        """Do as :meth:`clear`, on another thread or loop: what nobody owns goes at once where our own loop stands."""
+        self.core.stand_aside(self._stands, self._host.sever, everything=True)
+        self._post(self.clear)
 
     def _on_budget(self, signal: BudgetSignal) -> None:
+        self._posted.discard(signal)
         self.core.budget_signal(self.now(), signal)
         self.perform()
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tests.faults.marks import SIDE, not_yet
+from tests.faults.marks import SIDE
 
 PROGRAM = """
     import asyncio, importlib, sys
@@ -57,8 +57,8 @@ def test_a_program_that_closes_its_loops_by_hand(database_url: str) -> None:
     [
         "asyncpg",
         "psycopg",
-        pytest.param("asyncmy", marks=not_yet("the close of what a closed loop has left raises RuntimeError")),
-        pytest.param("aiomysql", marks=not_yet("the close of what a closed loop has left raises RuntimeError")),
+        "asyncmy",
+        "aiomysql",
         "aiosqlite",
     ],
     indirect=True,

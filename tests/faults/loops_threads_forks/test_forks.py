@@ -14,7 +14,7 @@ import textwrap
 
 import pytest
 
-from tests.faults.marks import SIDE, not_yet
+from tests.faults.marks import SIDE
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")]
 
@@ -91,10 +91,7 @@ def _run(program: str, url: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     "database_url",
-    [
-        pytest.param(name, marks=not_yet("the child of a fork in the first connect waits for its parent's for ever"))
-        for name in ("asyncpg", "psycopg", "aiosqlite")
-    ],
+    ["asyncpg", "psycopg", "aiosqlite"],
     indirect=True,
 )
 def test_a_child_forked_in_the_first_connect_hangs(database_url: str) -> None:

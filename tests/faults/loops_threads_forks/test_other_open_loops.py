@@ -15,10 +15,6 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from tests.faults.marks import not_yet
-
-STANDS = not_yet("an idle connection of a loop that stands still keeps its place: PoolTimeoutError")
-CLOSED = not_yet("what a loop held that was closed by hand is not free for a loop the pool knew before")
 #: For what is served at once where it is served: a bound for a machine under load, and what a failure costs.
 PATIENCE_S = 1.0
 
@@ -45,7 +41,7 @@ async def _use(engine: Any) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "database_url",
-    [pytest.param(name, marks=STANDS) for name in ("asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite")],
+    ["asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite"],
     indirect=True,
 )
 def test_an_idle_connection_of_another_open_loop_keeps_the_place(sa: ModuleType, database_url: str) -> None:
@@ -57,7 +53,7 @@ def test_an_idle_connection_of_another_open_loop_keeps_the_place(sa: ModuleType,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("database_url", [pytest.param("asyncpg", marks=STANDS)], indirect=True)
+@pytest.mark.parametrize("database_url", ["asyncpg"], indirect=True)
 def test_a_good_bye_of_a_loop_that_stands_still_keeps_the_place(sa: ModuleType, database_url: str) -> None:
     """The loop stops in the very moment in which a connection beyond `pool_size` is given back."""
     engine = sa.create_async_engine(database_url, pool_size=1, max_overflow=1, pool_timeout=PATIENCE_S)
@@ -72,9 +68,7 @@ def test_a_good_bye_of_a_loop_that_stands_still_keeps_the_place(sa: ModuleType, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "database_url", [pytest.param(name, marks=CLOSED) for name in ("asyncpg", "psycopg", "aiosqlite")], indirect=True
-)
+@pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "aiosqlite"], indirect=True)
 def test_a_loop_closed_by_hand_keeps_its_places(sa: ModuleType, database_url: str) -> None:
     """Both loops have used the engine; one is closed, and the other one needs all of the pool."""
     engine = sa.create_async_engine(database_url, pool_size=2, max_overflow=0, pool_timeout=PATIENCE_S)
@@ -93,10 +87,7 @@ def test_a_loop_closed_by_hand_keeps_its_places(sa: ModuleType, database_url: st
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "database_url",
-    [
-        pytest.param(name, marks=not_yet("a first connect on a loop that stands still keeps everybody from connecting"))
-        for name in ("asyncpg", "psycopg", "aiosqlite")
-    ],
+    ["asyncpg", "psycopg", "aiosqlite"],
     indirect=True,
 )
 def test_a_first_connect_on_a_loop_that_stands_still_keeps_others_from_connecting(
@@ -130,10 +121,7 @@ def test_a_first_connect_on_a_loop_that_stands_still_keeps_others_from_connectin
 
 @pytest.mark.parametrize(
     "database_url",
-    [
-        pytest.param(name, marks=not_yet("an outage that two connections show sweeps the other loop twice"))
-        for name in ("asyncpg", "psycopg")
-    ],
+    ["asyncpg", "psycopg"],
     indirect=True,
 )
 def test_one_outage_sweeps_the_other_loops_connections_again_and_again(sa: ModuleType, database_url: str) -> None:

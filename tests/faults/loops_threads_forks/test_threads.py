@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import exc, text
 
-from tests.faults.marks import not_yet, ours_only
+from tests.faults.marks import ours_only
 
 ROUNDS = 10
 
@@ -65,7 +65,7 @@ def test_two_threads_take_turns_on_a_pool_of_one(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "database_url",
-    [pytest.param("asyncpg", marks=not_yet("the error of who waits for a blocked loop does not say so"))],
+    ["asyncpg"],
     indirect=True,
 )
 def test_nothing_tells_that_a_blocked_loop_keeps_the_connection(sa: ModuleType, database_url: str) -> None:

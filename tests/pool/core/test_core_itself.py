@@ -264,7 +264,8 @@ def test_i3_and_i4_are_noticed_too():
 
 def test_debug_mode_checks_every_input():
     """The checked core wraps every public input of the core, and nothing is left out."""
-    unchecked = {"next_wake", "take_effects", "put_back", "statistics"}
+    # What is done while the loop stands is settled when it runs again.
+    unchecked = {"next_wake", "take_effects", "put_back", "statistics", "stand_aside"}
     public = {
         name
         for name in dir(Core)

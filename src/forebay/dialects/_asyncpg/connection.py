@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
 from forebay._sqlalchemy.exchanging import reset_bound_s
 from forebay._sqlalchemy.goodbyes import SaysGoodbye
 from forebay._sqlalchemy.greenlets import await_, in_greenlet
-from forebay.dialects._adapter import let_go_of, socket_hung_up
+from forebay.dialects._adapter import fileno_of, let_go_of, socket_hung_up
 from forebay.dialects._again import LostEarly
 from forebay.dialects._asyncpg.cursors import AsyncpgCursor, AsyncpgServerSideCursor
 from forebay.dialects._asyncpg.originals import has_its_own_methods
@@ -432,9 +432,11 @@ class AsyncpgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_asyncpg_co
         connection = self._connection
         if connection.is_closed() or (self._rider is not None and self._rider.overdue(reset_bound_s(self.record))):
             return True
-        transport = getattr(connection, "_transport", None)
-        socket = transport.get_extra_info("socket") if transport is not None else None
-        return socket is not None and socket_hung_up(socket.fileno())
+        fd = self._fileno()
+        return fd is not None and socket_hung_up(fd)
+
+    def _fileno(self) -> int | None:
+        return fileno_of(getattr(self._connection, "_transport", None))
 
     def close(self) -> None:
         """Close the connection; must run in a greenlet. What is under way on it is cancelled."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from forebay._sqlalchemy.goodbyes import SaysGoodbye
 from forebay._sqlalchemy.greenlets import await_
-from forebay.dialects._adapter import PooledConnection, let_go_of, pooled
+from forebay.dialects._adapter import PooledConnection, fileno_of, let_go_of, pooled
 from forebay.dialects._originals import Originals
 from forebay.dialects._use import LeasedCursor, checked, counted
 
@@ -141,6 +141,9 @@ class RestingConnection(SaysGoodbye, PooledConnection):
         if home is not None and home.is_closed():
             let_go_of(transport_of(driver))
         driver.close()
+
+    def _fileno(self) -> int | None:
+        return fileno_of(transport_of(self._connection))
 
     def cursor(self, server_side: bool = False) -> Any:
         """Return a cursor that is watched, or one that is and reads as rows are asked for."""

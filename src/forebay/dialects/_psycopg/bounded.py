@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
-import socket
 from collections.abc import Generator
 from typing import Any
 
 from forebay._watchdog import Limit, Watchdog
+from forebay.dialects import _adapter
 from forebay.dialects._psycopg.groups import Bounded, answer_on
 from forebay.dialects._psycopg.parts import PARTS
 
-__all__ = ["bounded", "hang_up"]
+__all__ = ["bounded", "fileno_of", "hang_up"]
 
 # How long a cancelled caller waits until the server has let its query go, in seconds; then the socket is dropped.
 _CANCEL_S = 1.0
@@ -23,10 +22,19 @@ _CANCEL_S = 1.0
 _asking: set[asyncio.Task[None]] = set()
 
 
-def hang_up(fd: int) -> None:
-    """Shut the socket ``fd`` down; who waits for it notices, and has to close it."""
-    with socket.socket(fileno=os.dup(fd)) as shared, contextlib.suppress(OSError):
-        shared.shutdown(socket.SHUT_RDWR)
+def fileno_of(connection: Any) -> int:
+    """Return the number of a connection's socket, negative once it is closed."""
+    from psycopg import Error
+
+    try:
+        return int(connection.pgconn.socket)
+    except Error:
+        return -1
+
+
+def hang_up(connection: Any) -> bool:
+    """Shut a connection's socket down; see :func:`forebay.dialects._adapter.hang_up`."""
+    return _adapter.hang_up(functools.partial(fileno_of, connection))
 
 
 @functools.cache
@@ -77,8 +85,7 @@ def bounded(stock: Any) -> Any:
                     await stock._try_cancel(self, timeout=0)
 
         def _give_up(self) -> None:
-            if not self.closed:
-                hang_up(self.pgconn.socket)
+            hang_up(self)
 
         def leave(self) -> None:
             """Send ROLLBACK; the answer is read in front of that to whatever is sent next."""

@@ -23,7 +23,7 @@ from forebay.dialects._again import LostEarly, sent_again_if_lost
 from forebay.dialects._asyncpg.reads import only_reads
 from forebay.dialects._leftovers import NOT_PROVEN, Leaves, Leftovers, left_by, proof_of_rest
 from forebay.dialects._postgresql.connection import PostgresqlConnection
-from forebay.dialects._psycopg.bounded import hang_up
+from forebay.dialects._psycopg.bounded import fileno_of, hang_up
 from forebay.dialects._psycopg.cursors import PsycopgCursor, PsycopgStream
 from forebay.dialects._psycopg.groups import is_bounded
 from forebay.dialects._psycopg.originals import has_its_own_ends, has_its_own_execute, has_its_own_streams
@@ -68,13 +68,15 @@ class PlainPsycopgConnection(SaysGoodbye, AsyncAdapt_psycopg_connection, PooledC
 
     def _hung_up(self) -> bool:
         connection: Any = self._connection
-        return bool(connection.closed) or socket_hung_up(connection.pgconn.socket)
+        return bool(connection.closed) or socket_hung_up(fileno_of(connection))
 
     @staticmethod
     def drop(driver: Any, home: asyncio.AbstractEventLoop | None) -> None:
         """Shut the socket down."""
-        if not driver.closed:
-            hang_up(driver.pgconn.socket)
+        hang_up(driver)
+
+    def _fileno(self) -> int | None:
+        return fileno_of(self._connection)
 
 
 class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_connection):
@@ -580,7 +582,10 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
 
     def _hung_up(self) -> bool:
         connection: Any = self._connection
-        return bool(connection.closed) or socket_hung_up(connection.pgconn.socket) or self._overdue()
+        return bool(connection.closed) or socket_hung_up(fileno_of(connection)) or self._overdue()
+
+    def _fileno(self) -> int | None:
+        return fileno_of(self._connection)
 
     def _overdue(self) -> bool:
         connection: Any = self._connection
@@ -628,7 +633,7 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
         if pgconn.status == ConnStatus.OK and pgconn.transaction_status == TransactionStatus.ACTIVE and waited_for:
             # Somebody may wait for this very descriptor in the event loop, which would not notice its end, and go on
             # with the address of what is freed below.
-            hang_up(pgconn.socket)
+            hang_up(driver)
         else:
             driver._closed = True
             pgconn.finish()

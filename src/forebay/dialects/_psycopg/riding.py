@@ -175,8 +175,7 @@ class Beginning:
             self._watch.cancel()
 
     def _give_up(self) -> None:
-        if not self._connection.closed:
-            hang_up(self._connection.pgconn.socket)
+        hang_up(self._connection)
 
     def _note(self, sent: float) -> None:
         self.answered = True

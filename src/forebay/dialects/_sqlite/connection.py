@@ -254,6 +254,11 @@ class SqliteConnection(SaysGoodbye, NotesLeftovers, AsyncAdapt_aiosqlite_connect
         self.thread.post(self.thread.close_cursors)
         self.thread.end()
 
+    def hang_up(self) -> bool:
+        """Let the connection's thread close it, from any other thread."""
+        self.abort()
+        return True
+
     def failures(self) -> tuple[type[Exception], ...]:
         """Return what SQLite raises."""
         return (sqlite3.Error,)

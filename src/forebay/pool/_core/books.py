@@ -15,7 +15,7 @@ from enum import Enum
 from itertools import islice
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
-from forebay.pool._core.budget import Budget, Notify
+from forebay.pool._core.budget import Budget, Lock, Notify
 from forebay.pool._core.config import CoreConfig
 from forebay.pool._core.connecting import ConnectPolicy
 from forebay.pool._core.effects import CancelOpen, Close, Effect, Grant, Open, Refuse
@@ -64,6 +64,8 @@ def step(method: Callable[Concatenate[B, float, P], R]) -> Callable[Concatenate[
             raise CoreBug(f"the core was entered by {name} in the middle of another step", tuple(self.history))
         # Callers read the clock before they get here; one that was overtaken must not make durations negative.
         now = max(now, self.now)
+        if self.visited:
+            self._let_visitor_out()
         self.in_step = True
         try:
             result = method(self, now, *args, **kwargs)
@@ -98,6 +100,7 @@ class Books:
         attention: Effects are pending, or the next wake time may have changed. Cleared by ``take_effects``.
         wake_moved: The next wake time may have become earlier. Set here, cleared by whoever sets the timer.
         in_step: The core is in the middle of an input; a finalizer that finds this set must post its news for later.
+        visited: Another thread is about to act for this core, whose loop stands; whoever starts that loop waits.
         now: Time of the last step.
         history: The last inputs.
         counters: Plain numbers.
@@ -128,6 +131,7 @@ class Books:
         "_shedder",
         "_slots",
         "_use_s",
+        "_visit",
         "attention",
         "budget",
         "config",
@@ -142,6 +146,7 @@ class Books:
         "policy",
         "pool_size",
         "seat",
+        "visited",
         "wake_moved",
     )
 
@@ -156,6 +161,8 @@ class Books:
         self.attention = False
         self.wake_moved = False
         self.in_step = False
+        self.visited = False
+        self._visit = Lock()
         self.now = -math.inf
         self.history: deque[tuple[object, ...]] = deque(maxlen=HISTORY)
         self.counters = Counters()
@@ -188,6 +195,10 @@ class Books:
     def _settle(self, now: float) -> None:
         raise NotImplementedError
 
+    def _let_visitor_out(self) -> None:
+        with self._visit:
+            pass
+
     # -- legality --------------------------------------------------------------------------------------------------
 
     def _legal(self, slot: Slot, input: SlotInput) -> bool:
@@ -217,7 +228,7 @@ class Books:
 
     def _begin_connect(self, now: float, waiter: Waiter | None) -> Slot:
         """Start a connect; its unit of the budget is taken already."""
-        slot = Slot(self, self._next_slot_id, now, self.generation)
+        slot = Slot(self, self._next_slot_id, now, self.generation, self.budget.outages)
         self._next_slot_id += 1
         self._slots[slot.id] = slot
         self.in_flight += 1
@@ -283,7 +294,8 @@ class Books:
         """Strike a slot out and give its unit back."""
         slot.state = SlotState.GONE
         del self._slots[slot.id]
-        self.budget.give(self.seat, closing, slot.promised)
+        if not slot.severed:
+            self.budget.give(self.seat, closing, slot.promised)
 
     def _not_live(self, slot: Slot) -> None:
         """Stop counting on an open connection; called before whatever makes it useless is noted on the slot."""
@@ -412,7 +424,7 @@ class Books:
     @property
     def slots(self) -> tuple[Slot, ...]:
         """Every slot that counts against the limit, oldest first."""
-        return tuple(self._slots.values())
+        return tuple(slot for slot in list(self._slots.values()) if not slot.severed)
 
     def statistics(self) -> CoreStatistics:
         """Return counters and gauges as one frozen snapshot. O(slots).

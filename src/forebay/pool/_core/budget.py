@@ -16,22 +16,36 @@ A core that finds nothing left *wants*. Then
   that everyone has a share and connections stop moving: closing and opening on every return would cost more than
   waiting.
 
-Notifications are hints, posted and handled later: a core that finds nothing to do ignores them.
+Notifications are hints, posted and handled later: a core that finds nothing to do ignores them. A loop may stop before
+it handles one, and nothing tells us that it did: so a core that still wants asks again after ``ASK_AGAIN_S``. Where a
+loop stands still (open, and not running), who notifies it acts in its place, with ``Core.stand_aside``: what nobody
+owns there is given up, and neither wish nor credit stay with a core that could not use them
+(:meth:`Budget.pass_over`). A loop that is closed leaves.
+
+An outage is one for all loops: :meth:`Budget.outage` numbers them, and each core catches up in its next step.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from enum import Enum, unique
-from typing import Protocol
+from typing import Final, Protocol
 
 from forebay.pool._core.config import limit_of
 from forebay.pool._core.errors import CoreBug
 from forebay.pool._core.slot import Slot
 
-__all__ = ["Budget", "BudgetSignal", "Notify", "Seat"]
+__all__ = ["ASK_AGAIN_S", "Budget", "BudgetSignal", "Lock", "Notify", "Seat"]
+
+#: Seconds after which a core asks again for what it still wants: a loop that was asked may have stopped. Long enough
+#: that asking costs nothing, short against any patience.
+ASK_AGAIN_S: Final = 0.2
+
+#: For the core, which is visited by other threads while its loop stands, and must not know of threads otherwise.
+Lock = threading.Lock
 
 _NO_LIMIT = 1 << 62
 
@@ -44,10 +58,12 @@ class BudgetSignal(Enum):
     """Another core has callers and no capacity: give up idle connections if you have any."""
     FREED = "freed"
     """A unit you wanted is yours, or there is somebody now to ask for one."""
+    OUTAGE = "outage"
+    """Another core has seen an outage: what you have open is stale."""
 
 
 Notify = Callable[[BudgetSignal], None]
-"""Must be thread-safe, must not raise, must not call into any core before it returns."""
+"""Must be thread-safe and must not raise. It may call into the core it notifies only where that core's loop stands."""
 
 
 class _HasSeat(Protocol):
@@ -64,11 +80,28 @@ class Seat:
         closing: Units whose connection is being closed.
         wanted: Units it asks for beyond that.
         since: When its oldest unserved caller came, in seconds.
+        ask_at: When it asks again for what it wants then.
+        asked_at: Since when it has not answered others that asked it; ``inf`` when it has.
+        outages: Outages of the budget's it knows of.
         promised: Units it is giving up for other cores.
         left: It was forgotten; nothing it does counts any more.
     """
 
-    __slots__ = ("budget", "closing", "credit", "held", "idle", "left", "notify", "promised", "since", "wanted")
+    __slots__ = (
+        "ask_at",
+        "asked_at",
+        "budget",
+        "closing",
+        "credit",
+        "held",
+        "idle",
+        "left",
+        "notify",
+        "outages",
+        "promised",
+        "since",
+        "wanted",
+    )
 
     def __init__(self, budget: Budget, idle: deque[Slot], notify: Notify) -> None:
         self.budget = budget
@@ -79,6 +112,9 @@ class Seat:
         self.closing = 0
         self.wanted = 0
         self.since = 0.0
+        self.ask_at = math.inf
+        self.asked_at = math.inf
+        self.outages = budget.outages
         self.promised = 0
         self.left = False
 
@@ -95,6 +131,7 @@ class Budget:
 
     Attributes:
         cap: The limit as a number; without a limit, one that is never reached.
+        outages: Outages seen so far, by whichever core.
         used: Units taken: open, connecting and closing connections of all cores, and credits not used yet.
         uncontended: One core, and nothing to shrink: the core may keep a returned connection without asking. Read
             without the lock; a core that reads it a moment too late keeps one idle connection too many, never an open
@@ -110,17 +147,19 @@ class Budget:
         "cap",
         "ceiling",
         "max_overflow",
+        "outages",
         "pool_size",
         "uncontended",
         "used",
     )
 
     def __init__(self, pool_size: int, max_overflow: int) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._seats: list[Seat] = []
         self._wanting: OrderedDict[Seat, None] = OrderedDict()
         self._closing = 0
         self._promised = 0
+        self.outages = 0
         self.used = 0
         self.uncontended = True
         self.pool_size = pool_size
@@ -183,6 +222,7 @@ class Budget:
             if seat.left:
                 return
             seat.left = True
+            seat.ask_at = math.inf
             self._seats.remove(seat)
             self._wanting.pop(seat, None)
             self._promised -= seat.promised
@@ -258,9 +298,7 @@ class Budget:
     def give_credit_back(self, seat: Seat) -> None:
         """Give back every unit that was handed to the seat and is not needed any more."""
         with self._lock:
-            units, seat.credit = seat.credit, 0
-            seat.held -= units
-            posts = self._distribute(units)
+            posts = self._distribute(self._without_credit(seat))
         self._post(posts)
 
     def excess(self) -> int:
@@ -269,36 +307,75 @@ class Budget:
 
     # -- wanting and giving up -----------------------------------------------------------------------------------
 
-    def want(self, seat: Seat, units: int, since: float) -> None:
+    def want(self, seat: Seat, units: int, since: float, now: float) -> None:
         """Ask for units because callers wait and none is left; ``units=0`` takes the wish back.
 
         Args:
             seat: Who asks.
             units: How many, beyond its credit, ≥ 0.
             since: When the oldest of those callers came, in seconds.
+            now: Monotonic seconds.
         """
         posts: list[tuple[Seat, BudgetSignal]] = []
+        again = units > 0 and now >= seat.ask_at
         with self._lock:
-            if seat.left or (units == seat.wanted and since == seat.since):
+            if seat.left or (units == seat.wanted and since == seat.since and not again):
                 return
             seat.since = since
             asks_more = units > seat.wanted
             seat.wanted = units
             if not units:
+                seat.ask_at = math.inf
                 self._wanting.pop(seat, None)
                 return
             self._wanting.setdefault(seat, None)
             # A unit may have come back between the failed `take` and now, when nobody was there to be handed it.
             posts = self._distribute(0)
-            if asks_more:
-                missing = self._unpromised(seat=None)
+            if seat.wanted and (asks_more or again):
+                seat.ask_at = now + ASK_AGAIN_S
+                missing = math.inf if again else self._unpromised(seat=None)
                 for donor in sorted(self._seats, key=lambda other: -len(other.idle)):
-                    if missing <= 0:
-                        break
-                    if donor is not seat and donor.idle:
+                    # Once it is not the first time, everybody: one that stands may have more to give up than it seems.
+                    gives = len(donor.idle) + donor.credit + donor.closing or (again and donor.held)
+                    if donor is not seat and gives and missing > 0:
                         missing -= len(donor.idle)
+                        donor.asked_at = min(donor.asked_at, now)
                         posts.append((donor, BudgetSignal.WANTED))
         self._post(posts)
+
+    def pass_over(self, seat: Seat) -> None:
+        """Take wish and credit from a seat whose loop stands; it wants again when its loop runs."""
+        with self._lock:
+            seat.wanted = 0
+            seat.ask_at = math.inf
+            self._wanting.pop(seat, None)
+            posts = self._distribute(self._without_credit(seat))
+        self._post(posts)
+
+    def silent(self, now: float, least_s: float) -> list[tuple[Seat, float]]:
+        """Return who holds units and has not answered others for ``least_s`` seconds, and for how long."""
+        with self._lock:
+            return [(seat, now - seat.asked_at) for seat in self._seats if seat.held and now - seat.asked_at >= least_s]
+
+    def outage(self, seat: Seat | None, known: int | None) -> None:
+        """Note that an outage was seen, unless it is one that all cores are about to catch up with already.
+
+        Args:
+            seat: Whose core saw it and needs no signal, if one did.
+            known: Outages there had been when the connection that shows it was begun; ``None`` for one that is new
+                whatever is known.
+        """
+        with self._lock:
+            if known is not None and known < self.outages:
+                return
+            self.outages += 1
+            posts = [(other, BudgetSignal.OUTAGE) for other in self._seats if other is not seat]
+        self._post(posts)
+
+    def is_short(self, seat: Seat) -> bool:
+        """Tell whether others than ``seat`` want units that nobody has promised yet."""
+        with self._lock:
+            return self._unpromised(seat) > 0
 
     def promise(self, seat: Seat, idle: int) -> int:
         """Return how many of ``idle`` connections the seat should close for others, and note them as promised."""
@@ -333,10 +410,13 @@ class Budget:
             self._promised += 1
             return True
 
-    def keep_idle(self, seat: Seat, slot: Slot) -> bool:
-        """Put the slot among its core's idle ones if fewer than ``pool_size`` are idle over all cores."""
+    def keep_idle(self, seat: Seat, slot: Slot, most: float) -> bool:
+        """Put the slot among its core's idle ones, unless as many as ``most`` are idle over all cores.
+
+        Nor if another core has wanted since :meth:`yields` was asked: it found nothing idle here, and asked nobody.
+        """
         with self._lock:
-            if self.pool_size and sum(len(other.idle) for other in self._seats) >= self.pool_size:
+            if self._unpromised(seat) > 0 or sum(len(other.idle) for other in self._seats) >= most:
                 return False
             seat.idle.append(slot)
             return True
@@ -347,6 +427,12 @@ class Budget:
             return sum(len(other.idle) for other in self._seats if other is not seat)
 
     # -- under the lock --------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _without_credit(seat: Seat) -> int:
+        units, seat.credit = seat.credit, 0
+        seat.held -= units
+        return units
 
     def _unpromised(self, seat: Seat | None) -> int:
         """Units others than ``seat`` want and nobody has promised yet."""
@@ -367,6 +453,7 @@ class Budget:
                 self._wanting.move_to_end(seat)
             else:
                 del self._wanting[seat]
+                seat.ask_at = math.inf
             posts.append((seat, BudgetSignal.FREED))
         self.ceiling = max(self.cap, min(self.ceiling, self.used))
         self._refresh()

@@ -37,7 +37,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from forebay.pool._core.books import step
 from forebay.pool._core.budget import Budget, BudgetSignal, Notify
@@ -100,6 +101,8 @@ class Core(Endings):
             now: Monotonic seconds.
             owner: Whose it will be; any object.
         """
+        if self.visited:
+            self._let_visitor_out()
         idle = self._idle
         if not idle:
             return None
@@ -132,6 +135,7 @@ class Core(Endings):
             or now >= slot.retire_at
             or slot.generation != self.generation
             or not self.budget.uncontended
+            or self.visited
         ):
             self._release(now, slot)
             return
@@ -212,7 +216,7 @@ class Core(Endings):
             PoolClosed: The pool takes no new callers.
             TooManyWaiting: ``max_waiting`` are queued.
         """
-        if self._in_order and not self.in_step:
+        if self._in_order and not (self.in_step or self.visited):
             queue = self._queue
             self.in_step = True  # as in _hand_over
             try:
@@ -523,7 +527,7 @@ class Core(Endings):
         if slot.generation != self.generation:
             return
         if slot.suspect:
-            self._end_generation(CloseReason.STALE)
+            self._outage(slot.outages)
         for idle in self._idle:
             idle.suspect = True
 
@@ -574,7 +578,7 @@ class Core(Endings):
         It becomes earlier only when :attr:`wake_moved` is set.
         """
         wake = self._queue.next_deadline()
-        wake = math.inf if wake is None else wake
+        wake = min(math.inf if wake is None else wake, self.seat.ask_at)
         if self.mode is CoreMode.OPEN:
             wake = min(wake, self._upkeep_wake(self.now))
             if self._shedder is not None and (waiter := self._longest_in_line()) is not None:
@@ -590,15 +594,62 @@ class Core(Endings):
 
     @step
     def budget_signal(self, now: float, signal: BudgetSignal) -> None:
-        """Another core wants, or has given. Called on this core's thread some time after ``notify``."""
-        if signal is BudgetSignal.WANTED:
+        """Another core wants, has given, or saw an outage. Called on this core's thread some time after ``notify``."""
+        self.seat.asked_at = math.inf
+        if signal is BudgetSignal.OUTAGE:
+            self._catch_up()
+        else:
             for _ in range(self.budget.promise(self.seat, len(self._idle))):
                 self._idle[0].promised = True
                 self._close_idle(self._idle[0], CloseReason.BUDGET, graceful=True)
-        # A unit that was freed for us is in the seat's credit, and settling uses it or gives it back.
+        # A unit that was freed for us is in the seat's credit, and settling uses it or gives it back. Who joined after
+        # we had looked, and wants, may have found nothing idle here.
+
+    def stand_aside(
+        self, stands: Callable[[], bool], sever: Callable[[Any], bool], *, everything: bool = False
+    ) -> None:
+        """Give up what nobody owns to others that want it, on *their* thread, because the loop of this core stands.
+
+        The one method that is thread-safe. Some thread may start the loop meanwhile. Either it finds :attr:`visited`
+        set, and then each input waits for the end of the visit; or we find that the loop runs, and leave.
+
+        Args:
+            stands: Tells whether the loop stands still.
+            sever: Ends the session of a slot's payload from any thread, without the loop; False if it cannot.
+            everything: Whether nobody need want it.
+        """
+        if not self._visit.acquire(blocking=False):
+            return  # somebody is at it; who still wants after that asks again
+        budget, seat = self.budget, self.seat
+        self.visited = True
+        try:
+            if stands():
+                budget.pass_over(seat)
+                for slot in self.slots:
+                    if slot.owner is None and (slot.state is SlotState.CLOSING or everything or budget.is_short(seat)):
+                        self._sever(slot, sever)
+                self.attention = True
+        finally:
+            self.visited = False
+            self._visit.release()
+
+    def _sever(self, slot: Slot, sever: Callable[[Any], bool]) -> None:
+        state = slot.state
+        if not sever(slot.payload):
+            return
+        if state is SlotState.CONNECTING:
+            self._cancel_connect(slot)
+        elif state is not SlotState.CLOSING:
+            if state is not _IDLE:  # a ping, or a reset, that will be reported on
+                slot.taken_from, slot.taken_owner = state, False
+            self._leave_and_close(self.now, slot, CloseReason.BUDGET, graceful=False)
+        slot.severed = True
+        self.budget.give(self.seat, closing=True, promised=slot.promised)
 
     def take_effects(self) -> list[Effect]:
         """Return the effects since the last call, in order, and clear :attr:`attention`."""
+        if self.visited:
+            self._let_visitor_out()
         effects = self._effects
         self._effects = []
         self.attention = False
@@ -648,9 +699,10 @@ class Core(Endings):
         state = slot.state
         slot.state = _IDLE
         slot.idle_since = now
-        if self._grace or (self.budget.uncontended and len(idle) < self._keep):
+        most = math.inf if self._grace else self._keep
+        if self.budget.uncontended and len(idle) < most:
             idle.append(slot)
-        elif self.budget.uncontended or not self.budget.keep_idle(self.seat, slot):
+        elif self.budget.uncontended or not self.budget.keep_idle(self.seat, slot, most):
             slot.state = state
             return False
         if now >= slot.retire_at:
@@ -680,6 +732,7 @@ class Core(Endings):
                 queue.remove(head)
                 self._lend(now, slot, head)
         if self.mode is not CoreMode.OPEN:
+            self.budget.pass_over(self.seat)
             if not self._slots:
                 self.budget.leave(self.seat)
             return
@@ -717,7 +770,7 @@ class Core(Endings):
         # Alone on the budget there is nobody to ask; what our own sockets give back is seen when they close.
         if self.seat.wanted or (refused_by_budget and self.budget.cores > 1):
             head = queue.head
-            self.budget.want(self.seat, refused_by_budget, head.asked_at if head is not None else 0.0)
+            self.budget.want(self.seat, refused_by_budget, head.asked_at if head is not None else 0.0, now)
         if missing <= 0 and (self.min_idle or self.fill_goal or self._owed):
             self._refill(now)
         if self.seat.credit and not refused_by_budget:

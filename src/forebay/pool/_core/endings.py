@@ -6,6 +6,8 @@ return, and connects under way are called off, since the server they reach may b
 
 from __future__ import annotations
 
+import math
+
 from forebay.pool._core.books import step
 from forebay.pool._core.effects import Close
 from forebay.pool._core.slot import Slot
@@ -39,8 +41,7 @@ class Endings(Upkeep):
         """
         if reporter is not None and (reporter.home is not self or reporter.generation < self.generation):
             return False
-        self._end_generation(CloseReason.STALE)
-        return True
+        return self._outage(None if reporter is None else reporter.outages)
 
     @step
     def suspect_idle(self, now: float) -> int:
@@ -100,14 +101,32 @@ class Endings(Upkeep):
         self._end_generation(CloseReason.POOL_CLOSED)
         self.policy.reset()
 
-    def _end_generation(self, reason: CloseReason) -> None:
-        while self._idle:
-            self._close_idle(self._idle[0], reason, graceful=reason is not CloseReason.STALE)
+    def _outage(self, known: int | None) -> bool:
+        """Say that an outage was seen; see :meth:`Budget.outage` for ``known``."""
+        self.budget.outage(self.seat, known)
+        return self._catch_up()
+
+    def _catch_up(self) -> bool:
+        """End the generation of what was begun before an outage was seen, on whichever loop; False if that was done."""
+        since = self.budget.outages
+        if self.seat.outages == since:
+            return False
+        self.seat.outages = since
+        self._end_generation(CloseReason.STALE, since)
+        return True
+
+    def _end_generation(self, reason: CloseReason, since: float = math.inf) -> None:
+        """End this generation; what was begun when ``since`` outages were known is of the next one."""
+        for slot in [slot for slot in self._idle if slot.outages < since]:
+            self._close_idle(slot, reason, graceful=reason is not CloseReason.STALE)
         for slot in list(self._slots.values()):
-            if slot.state is SlotState.CONNECTING:
+            if slot.outages >= since:
+                slot.generation += slot.generation == self.generation
+            elif slot.state is SlotState.CONNECTING:
                 self._cancel_connect(slot)
+            elif slot.state is not SlotState.CLOSING:
+                self._not_live(slot)
         self.generation += 1
-        self.live = 0
 
     def _terminate(self, now: float, slots: list[Slot]) -> None:
         for slot in slots:

@@ -23,6 +23,7 @@ class Slot:
         suspect: Ping before handing out: something happened that makes every idle connection doubtful. Cleared by a
             ping that went well; a caller that gets a suspect slot should ask for one.
         payload: The shell's own (its connection record). The core never looks at it.
+        outages: Outages the budget knew of when the connect began; one seen later is its end.
         opened_at: When the connect finished. Seconds, as all times here.
         lent_at: When the current lease began.
         asked_at: When the current owner came.
@@ -38,6 +39,7 @@ class Slot:
         replaces: The old slot this connect is to replace, when it is one of those.
         replaced_by: The connect that is to replace this one.
         promised: Its unit was promised to another event loop's core.
+        severed: Its session was ended from another loop's thread, while its own loop stood: its unit is given already.
     """
 
     __slots__ = (
@@ -55,6 +57,7 @@ class Slot:
         "note_release",
         "opened_at",
         "opening_at",
+        "outages",
         "owner",
         "payload",
         "place",
@@ -62,6 +65,7 @@ class Slot:
         "replaced_by",
         "replaces",
         "retire_at",
+        "severed",
         "state",
         "suspect",
         "taken_from",
@@ -69,12 +73,13 @@ class Slot:
         "uses",
     )
 
-    def __init__(self, home: object, id: int, now: float, generation: int) -> None:
+    def __init__(self, home: object, id: int, now: float, generation: int, outages: int) -> None:
         self.home = home
         self.id = id
         self.state = SlotState.CONNECTING
         self.owner: object = None
         self.generation = generation
+        self.outages = outages
         self.uses = 0
         self.suspect = False
         self.payload: Any = None  # the shell's type, unknown here
@@ -93,7 +98,7 @@ class Slot:
         self.taken_owner = False
         self.replaces: Slot | None = None
         self.replaced_by: Slot | None = None
-        self.promised = False
+        self.promised = self.severed = False
         # Built once, so that noting a fast input in the history allocates nothing.
         self.note_acquire = ("acquire", id)
         self.note_release = ("release", id)

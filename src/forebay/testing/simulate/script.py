@@ -7,6 +7,7 @@ plain tuples; printed, they are a program that replays the failure.
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import time
@@ -135,13 +136,14 @@ class Stage:
         self._slots: list[dict[int, Slot]] = []
         self._waiters: list[dict[int, Waiter]] = []
         self._forgotten: set[int] = set()
+        self.standing: set[int] = set()
 
     def add_core(self) -> int:
         """Put one more core on the budget and return its number."""
         number = len(self.cores)
         self.script.inputs.append((0.0, number, "add_core"))
         rng = random.Random(f"{self.script.seed}/{number}")
-        core = self._core_type(self.config, rng, self.budget, lambda signal: self._on_signal(number, signal))
+        core = self._core_type(self.config, rng, self.budget, lambda signal: self._notified(number, signal))
         self.cores.append(core)
         self._slots.append({})
         self._waiters.append({})
@@ -153,9 +155,26 @@ class Stage:
         """The event loop of a core is gone, with every socket it had."""
         self.script.inputs.append((0.0, number, "forget"))
         self.budget.forget(self.cores[number])
-        self.tally.total -= len(self.witnesses[number].sockets)
+        self.tally.total -= sum(not socket.severed for socket in self.witnesses[number].sockets.values())
         self._forgotten.add(number)
+        self.standing.discard(number)
         self._others_at_rest()
+
+    def stand(self, number: int) -> None:
+        """The event loop of a core stops, and is not closed."""
+        self.script.inputs.append((0.0, number, "stand"))
+        self.standing.add(number)
+
+    def run(self, number: int) -> None:
+        """The event loop of a core runs again."""
+        self.script.inputs.append((0.0, number, "run"))
+        self.standing.discard(number)
+
+    def _notified(self, number: int, signal: BudgetSignal) -> None:
+        # As the shell does.
+        if number in self.standing and signal is not BudgetSignal.OUTAGE:
+            self.cores[number].stand_aside(lambda: number in self.standing, self.witnesses[number].severed)
+        self._on_signal(number, signal)
 
     def do(self, now: float, number: int, name: str, *args: Any) -> tuple[Any, list[Effect]]:
         """Perform one input and let everybody look.
@@ -166,18 +185,21 @@ class Stage:
         """
         core = self.cores[number]
         self.script.inputs.append((now, number, name, *(_symbol(arg) for arg in args)))
+        ask_at = core.seat.ask_at
         try:
             result = getattr(core, name)(now, *args)
             self.attention = core.attention
             effects = core.take_effects() if core.attention else []
             for known in (result, *(getattr(effect, "slot", None) for effect in effects)):
                 if isinstance(known, Slot):
-                    self._slots[number][known.id] = known
+                    self._slots[number][known.id] = known.payload = known
                 elif isinstance(known, Waiter):
                     self._waiters[number][known.id] = known
             self.witnesses[number].observe(now, name, args, result, effects)
             check(core)
             self._others_at_rest()
+            if ask_at < core.seat.ask_at < math.inf:
+                self._nothing_is_kept(number)
         except CoreError as error:
             if isinstance(error, CoreBug) and not (self._lenient and isinstance(error, IllegalInput)):
                 raise Failure(error, self.script) from error
@@ -208,8 +230,8 @@ class Stage:
         now, number, name, *rest = entry
         if name == "add_core":
             self.add_core()
-        elif name == "forget":
-            self.forget(number)
+        elif name in ("forget", "stand", "run"):
+            getattr(self, name)(number)
         elif name == "illegal":
             self.do_illegal(now, number, rest[0], *(self._real(number, arg) for arg in rest[1:]))
         else:
@@ -221,6 +243,14 @@ class Stage:
         if isinstance(arg, W):
             return self._waiters[number][arg.id]
         return arg
+
+    def _nothing_is_kept(self, number: int) -> None:
+        """Check that a core which has just asked again has got what loops that stand have to give."""
+        for other in self.standing:
+            if self.budget.is_short(self.cores[other].seat) and any(
+                socket.free for socket in self.witnesses[other].sockets.values()
+            ):
+                raise Violation(f"core {number} waits, and core {other}, whose loop stands, has an idle connection")
 
     def _others_at_rest(self) -> None:
         held = sum(core.seat.held for core in self.cores)

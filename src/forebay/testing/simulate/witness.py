@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forebay.pool._core import (
+    BudgetSignal,
     CancelOpen,
     Close,
     CloseReason,
@@ -42,12 +43,14 @@ class Tally:
         limit: Sockets there may be, or ``None``.
         total: Sockets there are: open, connecting and closing.
         cores: Cores that share it.
+        outages: Outages that some core has seen.
     """
 
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
         self.total = 0
         self.cores = 1
+        self.outages = 0
 
     def add(self) -> None:
         """Count a connect that begins; nothing else makes a socket."""
@@ -69,10 +72,12 @@ class Socket:
     opened_at: float = 0.0
     condemned: bool = False  # lost, or doomed while in use
     suspect: bool = False
+    outages: int = 0  # seen when its connect began
+    severed: bool = False  # ended from another loop's thread; its core hears of that when its loop runs
 
     @property
     def free(self) -> bool:
-        return self.status == "open" and self.holder is None and not self.busy
+        return self.status == "open" and self.holder is None and not self.busy and not self.severed
 
 
 class Witness:
@@ -92,6 +97,7 @@ class Witness:
         self.arrivals = 0
         self.arrival: dict[Waiter, int] = {}
         self.generation = 1
+        self.outages = tally.outages
         self.failures = 0
         self.failed_at = -math.inf
         self.last_failure = ConnectFailure.TRANSIENT
@@ -108,6 +114,7 @@ class Witness:
         """Open connections that will serve somebody again."""
         return sum(
             socket.status == "open"
+            and not socket.severed
             and socket.generation == self.generation
             and not socket.condemned
             # One whose replacement has opened goes at its return; when that is, only the core knows.
@@ -118,7 +125,22 @@ class Witness:
     @property
     def connecting(self) -> int:
         """Connects in flight."""
-        return sum(socket.status == "connecting" for socket in self.sockets.values())
+        return sum(socket.status == "connecting" and not socket.severed for socket in self.sockets.values())
+
+    def severed(self, slot: Slot) -> bool:
+        """Take in that the session of a loop that stands was ended from elsewhere; return whether that is possible.
+
+        Raises:
+            Violation: Somebody holds it.
+        """
+        socket = self.sockets[slot.id]
+        if socket.holder is not None or socket.severed:
+            raise Violation(f"I2: {slot} was severed, but it is {socket}")
+        if socket.status == "connecting" and slot.id % 2:
+            return False  # its socket is somewhere in the driver
+        socket.severed = True
+        self.tally.total -= 1
+        return True
 
     def observe(self, now: float, name: str, args: tuple[Any, ...], result: Any, effects: list[Effect]) -> None:
         """Take in one step.
@@ -246,8 +268,12 @@ class Witness:
             socket.busy = False
 
     def _on_sweep(self, now: float, args: tuple[Any, ...], begun: bool) -> None:
-        if begun:
-            self.generation += 1
+        if begun != self._outage(args[0]):
+            raise Violation(f"one outage, one sweep: {args[0]} has shown one, and a generation {begun=}")
+
+    def _on_budget_signal(self, now: float, args: tuple[Any, ...], result: object) -> None:
+        if args[0] is BudgetSignal.OUTAGE:
+            self._catch_up()
 
     def _on_clear(self, now: float, args: tuple[Any, ...], result: object) -> None:
         self.generation += 1
@@ -280,7 +306,7 @@ class Witness:
         match effect:
             case Open(slot, waiter):
                 self._check_connect(now, waiter)
-                self.sockets[slot.id] = Socket(slot, self.generation)
+                self.sockets[slot.id] = Socket(slot, self.generation, outages=self.tally.outages)
                 self.tally.add()
             case CancelOpen(slot):
                 if self.sockets[slot.id].status != "connecting":
@@ -410,7 +436,7 @@ class Witness:
         if failed.generation != self.generation:
             return
         if failed.suspect:
-            self.generation += 1
+            self._outage(failed.slot)
         for socket in self.sockets.values():
             socket.suspect |= socket.free and socket is not failed
 
@@ -420,8 +446,25 @@ class Witness:
             socket.condemned = True
 
     def _remove(self, slot: Slot) -> None:
-        del self.sockets[slot.id]
-        self.tally.total -= 1
+        self.tally.total -= not self.sockets.pop(slot.id).severed
+
+    def _outage(self, reporter: Slot | None) -> bool:
+        """Take in that an outage was seen; return whether this core ends a generation for it."""
+        if reporter is not None and reporter.generation < self.generation:
+            return False
+        if reporter is None or reporter.outages == self.tally.outages:
+            self.tally.outages += 1
+        return self._catch_up()
+
+    def _catch_up(self) -> bool:
+        if self.outages == self.tally.outages:
+            return False
+        self.outages = self.tally.outages
+        for socket in self.sockets.values():
+            if socket.generation == self.generation and socket.outages == self.outages:
+                socket.generation += 1
+        self.generation += 1
+        return True
 
     def _at_rest(self, now: float) -> None:
         free = 0

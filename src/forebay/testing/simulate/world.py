@@ -116,6 +116,7 @@ class World:
         self._active = [self._stage.add_core() for _ in range(rng.choice([1, 1, 1, 2, 3]))]
         self._retired: list[int] = []
         self._timers: dict[int, float] = {}
+        self._resumed: dict[int, float] = {}  # when a loop that stood ran again
         self._callers: dict[Waiter | Slot, _Caller] = {}
         self._connects: dict[Slot, int] = {}  # connect in flight → its number, so that a stale event is ignored
         self._closes: dict[Slot, int] = {}
@@ -183,6 +184,7 @@ class World:
 
     def _do(self, number: int, name: str, *args: Any) -> Any:
         self.steps += 1
+        self._run_again(number)
         result, effects = self._stage.do(self._now, number, name, *args)
         # As the shell does: without attention nothing gets a look, and the timer only when it may have to be earlier.
         if self._stage.attention:
@@ -190,6 +192,11 @@ class World:
                 self._perform(number, effect)
             self._look_at_timer(number)
         return result
+
+    def _run_again(self, number: int) -> None:
+        if number in self._stage.standing:
+            self._stage.run(number)
+            self._resumed[number] = self._now
 
     def _look_at_timer(self, number: int) -> None:
         core = self._stage.cores[number]
@@ -206,7 +213,9 @@ class World:
             self._timers.pop(number, None)
 
     def _timer(self, number: int, wake: float) -> None:
-        if self._timers.get(number) == wake and number in (*self._active, *self._retired):
+        if number in self._stage.standing and self._rng.random() < 0.8:
+            self._later(1.0, partial(self._timer, number, wake))
+        elif self._timers.get(number) == wake and number in (*self._active, *self._retired):
             del self._timers[number]
             self._do(number, "tick")
 
@@ -214,7 +223,9 @@ class World:
         self._later(self._rng.choice([0.0, 0.001]), partial(self._deliver, number, signal))
 
     def _deliver(self, number: int, signal: BudgetSignal) -> None:
-        if number in (*self._active, *self._retired):
+        if number in self._stage.standing and self._rng.random() < 0.8:
+            self._later(1.0, partial(self._deliver, number, signal))
+        elif number in (*self._active, *self._retired):
             self._do(number, "budget_signal", signal)
 
     # -- the shell -------------------------------------------------------------------------------------------------
@@ -245,7 +256,8 @@ class World:
                 self._later(0.0, partial(self._woken, caller))
             case Refuse(waiter):
                 caller = self._callers.pop(waiter)
-                if caller.deadline is not None and self._now > caller.deadline + self._lag + 1e-6:
+                due = math.inf if caller.deadline is None else max(caller.deadline, self._resumed.get(number, 0.0))
+                if self._now > due + self._lag + 1e-6:
                     raise Violation(f"I8: {caller} heard at {self._now:.6g}, after its deadline")
             case _:
                 pass
@@ -295,6 +307,7 @@ class World:
     def _enter(self, caller: _Caller, name: str, *args: Any) -> None:
         """Queue a caller. Effects come out of the same step, so it must be known before they are performed."""
         self.steps += 1
+        self._run_again(caller.number)
         try:
             waiter, effects = self._stage.do(self._now, caller.number, name, *args)
         except (LimitReached, CoreError) as error:
@@ -481,6 +494,11 @@ class World:
                 del self._callers[key]
         self._active[index] = self._stage.add_core()
 
+    def _stand(self) -> None:
+        """An event loop stops for a while: until something happens on it."""
+        if len(self._active) > 1:
+            self._stage.stand(self._rng.choice(self._active))
+
     def _do_illegal(self) -> None:
         number = self._rng.choice(self._active)
         slots = self._stage.cores[number].slots
@@ -517,4 +535,5 @@ _EVENTS: tuple[Callable[[World], None], ...] = (
     World._fill,
     World._succeed,
     World._lose_loop,
+    *[World._stand] * 6,
 )
