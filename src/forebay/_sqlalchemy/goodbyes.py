@@ -2,12 +2,14 @@
 
 A request to cancel gets out, a server of MySQL's gets its QUIT, a pool of the driver's behind ``async_creator`` gets
 its place back, and a close of the user's own class is called. It is bounded, and the caller need not wait for it.
+Only a process that was forked does nothing to its parent's connections: they share their sockets.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -16,11 +18,15 @@ from forebay._sqlalchemy.greenlets import await_, in_greenlet
 from forebay._watchdog import Limit
 from forebay.pool import farewells
 
-__all__ = ["SaysGoodbye", "to_the_end"]
+__all__ = ["SaysGoodbye", "left_to_the_parent", "to_the_end"]
 
 #: Longest good-bye of a connection that is given up, in seconds; SQLAlchemy's own bound. In a pool of ours
 #: ``pool_close_timeout`` applies as well.
 GOODBYE_S = 2.0
+
+#: What a forked process has of its parent. Nothing may touch those sockets, and the destructors of what holds them
+#: would.
+left_to_the_parent: list[Any] = []
 
 
 class SaysGoodbye:
@@ -32,6 +38,7 @@ class SaysGoodbye:
     """
 
     home: asyncio.AbstractEventLoop | None
+    _process: int
     is_leaving = False
     _when_forgotten: weakref.finalize[Any, Any] | None
     _connection: Any
@@ -39,6 +46,7 @@ class SaysGoodbye:
     def _settle_here(self) -> None:
         """Take note of the running event loop; to be called once, at first."""
         self._when_forgotten = None
+        self._process = os.getpid()
         self.home = asyncio._get_running_loop()
         if self.home is not None:
             farewells.expect(self.home)
@@ -48,7 +56,7 @@ class SaysGoodbye:
 
         Else the collector would find a socket that is open, and the driver warn of it; or the event loop would keep it.
         """
-        forgotten = weakref.finalize(self, _forgotten, self.drop, self._connection, self.home)
+        forgotten = weakref.finalize(self, _forgotten, self.drop, self._connection, self.home, self._process)
         forgotten.atexit = False
         self._when_forgotten = forgotten
 
@@ -75,6 +83,9 @@ class SaysGoodbye:
     def abort(self) -> None:
         """Drop the socket at once, without waiting for anything; who waits for an answer gets an error."""
         self._is_not_ours()
+        if self._process != os.getpid():
+            left_to_the_parent.append(self._connection)
+            return
         self.drop(self._connection, self.home)
 
     def _is_not_ours(self) -> None:
@@ -95,7 +106,7 @@ class SaysGoodbye:
         home = self.home
         if self.is_leaving:
             return
-        if home is None or asyncio._get_running_loop() is not home:
+        if home is None or asyncio._get_running_loop() is not home or self._process != os.getpid():
             self.abort()
         elif in_greenlet() and farewells.is_one(asyncio.current_task()):
             await_(self._leave_in_time())
@@ -133,10 +144,15 @@ class SaysGoodbye:
 
 
 def _forgotten(
-    drop: Callable[[Any, asyncio.AbstractEventLoop | None], None], driver: Any, home: asyncio.AbstractEventLoop | None
+    drop: Callable[[Any, asyncio.AbstractEventLoop | None], None],
+    driver: Any,
+    home: asyncio.AbstractEventLoop | None,
+    process: int,
 ) -> None:
     # The collector runs in any thread.
-    if home is not None and home.is_running() and asyncio._get_running_loop() is not home:
+    if process != os.getpid():
+        left_to_the_parent.append(driver)
+    elif home is not None and home.is_running() and asyncio._get_running_loop() is not home:
         with contextlib.suppress(RuntimeError):  # closed just now
             home.call_soon_threadsafe(drop, driver, home)
     else:

@@ -207,6 +207,8 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
         return (
             record is not None
             and proxied.dbapi_connection is not None
+            and record.shell is not None
+            and record.shell.loop is _running_loop()
             and proxied._nothing_to_do(self, record, True)
             and not record.adapted.busy
             and type(self._dialect).do_rollback is DO_ROLLBACK

@@ -6,9 +6,10 @@ import asyncio
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from forebay._sqlalchemy.first_connect import FirstConnectGate
+from forebay._sqlalchemy.goodbyes import left_to_the_parent
 from forebay._sqlalchemy.greenlets import await_
 from forebay.pool import Budget, CoreConfig
 from forebay.pool._core import CoreStatistics
@@ -22,10 +23,6 @@ __all__ = ["Loops", "nothing"]
 _running_loop = asyncio._get_running_loop
 
 _everywhere: weakref.WeakSet[Loops] = weakref.WeakSet()
-
-# What a forked process has of its parent. Nothing may touch those sockets, and the destructors of what holds them
-# would.
-_left_to_the_parent: list[Any] = []
 
 
 class Loops:
@@ -72,7 +69,7 @@ class Loops:
 
     def begin_anew_after_fork(self) -> None:
         """Start empty in the child of a fork: every connection is the parent's, and who is connecting is there."""
-        _left_to_the_parent.append((self._shells, self.budget, self._host.start_empty()))
+        left_to_the_parent.append((self._shells, self.budget, self._host.start_empty()))
         self._begin()
         self.gate.begin_anew_after_fork()
 

@@ -10,12 +10,14 @@ import asyncio
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from tests.faults.loops_threads_forks.loops import EVERY_DRIVER, every_kind_of_loop
 from tests.faults.marks import SIDE
 
 PROGRAM = """
@@ -29,7 +31,7 @@ PROGRAM = """
             return await connection.scalar(text("SELECT 7"))
 
     for _ in range(2):
-        loop = asyncio.new_event_loop()
+        loop = importlib.import_module(sys.argv[3]).new_event_loop()
         asyncio.set_event_loop(loop)
         print(loop.run_until_complete(use()))
         loop.close()
@@ -38,12 +40,15 @@ PROGRAM = """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite"], indirect=True)
-def test_a_program_that_closes_its_loops_by_hand(database_url: str) -> None:
+@every_kind_of_loop
+@pytest.mark.parametrize("database_url", EVERY_DRIVER, indirect=True)
+def test_a_program_that_closes_its_loops_by_hand(
+    database_url: str, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
     """On SQLAlchemy the second loop is handed a connection of the first."""
     namespace = "sqlalchemy.ext.asyncio" if SIDE == "stock" else "forebay"
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(PROGRAM), namespace, database_url],
+        [sys.executable, "-c", textwrap.dedent(PROGRAM), namespace, database_url, new_loop.__module__],
         capture_output=True,
         text=True,
         timeout=60,
@@ -52,18 +57,11 @@ def test_a_program_that_closes_its_loops_by_hand(database_url: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "7\n7\n", "")
 
 
-@pytest.mark.parametrize(
-    "database_url",
-    [
-        "asyncpg",
-        "psycopg",
-        "asyncmy",
-        "aiomysql",
-        "aiosqlite",
-    ],
-    indirect=True,
-)
-def test_a_connection_of_a_closed_loop_is_closed_on_another_one(sa: ModuleType, database_url: str) -> None:
+@every_kind_of_loop
+@pytest.mark.parametrize("database_url", EVERY_DRIVER, indirect=True)
+def test_a_connection_of_a_closed_loop_is_closed_on_another_one(
+    sa: ModuleType, database_url: str, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
     engine = sa.create_async_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=5)
 
     async def opened() -> Any:
@@ -77,9 +75,9 @@ def test_a_connection_of_a_closed_loop_is_closed_on_another_one(sa: ModuleType, 
             async with engine.connect() as another:
                 return await another.scalar(text("SELECT 8"))
 
-    loop = asyncio.new_event_loop()
+    loop = new_loop()
     connection = loop.run_until_complete(opened())
     loop.close()
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         assert runner.run(close_and_use(connection)) == 8
         runner.run(engine.dispose())

@@ -8,29 +8,52 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import exc, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from tests.faults.loops_threads_forks.loops import EVERY_DRIVER, every_kind_of_loop
+
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
 
 #: For what is served at once where it is served: a bound for a machine under load, and what a failure costs.
 PATIENCE_S = 1.0
 
 
 @contextlib.contextmanager
-def _loops(*engines: Any) -> Iterator[tuple[asyncio.AbstractEventLoop, asyncio.AbstractEventLoop]]:
-    loops = asyncio.new_event_loop(), asyncio.new_event_loop()
+def _loops(
+    engine: Any, new_loop: NewLoop = asyncio.new_event_loop
+) -> Iterator[tuple[asyncio.AbstractEventLoop, asyncio.AbstractEventLoop]]:
+    loops = new_loop(), new_loop()
     try:
         yield loops
     finally:
         for loop in loops:
             if not loop.is_closed():
                 with contextlib.suppress(Exception):  # SQLAlchemy's pool closes what belongs to the other loop
-                    loop.run_until_complete(engines[0].dispose())
+                    loop.run_until_complete(engine.dispose())
                 loop.run_until_complete(loop.shutdown_asyncgens())
                 loop.close()
+
+
+async def _end_sessions(url: str, *numbers: int) -> None:
+    """Have the server end sessions, and wait until it has no trace of them."""
+    if url.startswith("mysql"):
+        end, left = "KILL :n", "SELECT COUNT(*) FROM information_schema.processlist WHERE id = :n"
+    else:
+        end, left = "SELECT pg_terminate_backend(:n)", "SELECT count(*) FROM pg_stat_activity WHERE pid = :n"
+    other = create_async_engine(url)
+    async with other.connect() as connection, asyncio.timeout(30):
+        for number in numbers:
+            await connection.execute(text(end), {"n": number})
+            while await connection.scalar(text(left), {"n": number}):
+                await connection.rollback()
+                await asyncio.sleep(0.01)
+    await other.dispose()
 
 
 async def _use(engine: Any) -> Any:
@@ -39,22 +62,24 @@ async def _use(engine: Any) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "database_url",
-    ["asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite"],
-    indirect=True,
-)
-def test_an_idle_connection_of_another_open_loop_keeps_the_place(sa: ModuleType, database_url: str) -> None:
+@every_kind_of_loop
+@pytest.mark.parametrize("database_url", EVERY_DRIVER, indirect=True)
+def test_an_idle_connection_of_another_open_loop_keeps_the_place(
+    sa: ModuleType, database_url: str, new_loop: NewLoop
+) -> None:
     """Case 13: pytest's loop for the session's fixtures and one for each test."""
     engine = sa.create_async_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=PATIENCE_S)
-    with _loops(engine) as (of_session, of_test):
+    with _loops(engine, new_loop) as (of_session, of_test):
         for loop in (of_session, of_test, of_session, of_test):
             assert loop.run_until_complete(_use(engine)) == 7
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("database_url", ["asyncpg"], indirect=True)
-def test_a_good_bye_of_a_loop_that_stands_still_keeps_the_place(sa: ModuleType, database_url: str) -> None:
+@every_kind_of_loop
+@pytest.mark.parametrize("database_url", EVERY_DRIVER, indirect=True)
+def test_a_good_bye_of_a_loop_that_stands_still_keeps_the_place(
+    sa: ModuleType, database_url: str, new_loop: NewLoop
+) -> None:
     """The loop stops in the very moment in which a connection beyond `pool_size` is given back."""
     engine = sa.create_async_engine(database_url, pool_size=1, max_overflow=1, pool_timeout=PATIENCE_S)
 
@@ -62,14 +87,15 @@ def test_a_good_bye_of_a_loop_that_stands_still_keeps_the_place(sa: ModuleType, 
         async with engine.connect() as one, engine.connect() as two:
             assert await one.scalar(text("SELECT 7")) == await two.scalar(text("SELECT 7"))
 
-    with _loops(engine) as (first, second):
+    with _loops(engine, new_loop) as (first, second):
         first.run_until_complete(use_two())
         second.run_until_complete(use_two())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "aiosqlite"], indirect=True)
-def test_a_loop_closed_by_hand_keeps_its_places(sa: ModuleType, database_url: str) -> None:
+@every_kind_of_loop
+@pytest.mark.parametrize("database_url", EVERY_DRIVER, indirect=True)
+def test_a_loop_closed_by_hand_keeps_its_places(sa: ModuleType, database_url: str, new_loop: NewLoop) -> None:
     """Both loops have used the engine; one is closed, and the other one needs all of the pool."""
     engine = sa.create_async_engine(database_url, pool_size=2, max_overflow=0, pool_timeout=PATIENCE_S)
 
@@ -77,7 +103,7 @@ def test_a_loop_closed_by_hand_keeps_its_places(sa: ModuleType, database_url: st
         async with engine.connect() as one, engine.connect() as two:
             assert await one.scalar(text("SELECT 7")) == await two.scalar(text("SELECT 7"))
 
-    with _loops(engine) as (closed, alive):
+    with _loops(engine, new_loop) as (closed, alive):
         alive.run_until_complete(_use(engine))
         closed.run_until_complete(_use(engine))
         closed.close()
@@ -85,19 +111,17 @@ def test_a_loop_closed_by_hand_keeps_its_places(sa: ModuleType, database_url: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "database_url",
-    ["asyncpg", "psycopg", "aiosqlite"],
-    indirect=True,
-)
+@every_kind_of_loop
+@pytest.mark.parametrize("pool_size", [1, 2])
+@pytest.mark.parametrize("database_url", EVERY_DRIVER, indirect=True)
 def test_a_first_connect_on_a_loop_that_stands_still_keeps_others_from_connecting(
-    sa: ModuleType, database_url: str
+    sa: ModuleType, database_url: str, new_loop: NewLoop, pool_size: int
 ) -> None:
     """A `connect` listener waits for something on the one loop; the other one has nothing to do with it."""
     from sqlalchemy import event
 
-    engine = sa.create_async_engine(database_url, pool_size=2, max_overflow=0, pool_timeout=PATIENCE_S)
-    with _loops(engine) as (stands, runs):
+    engine = sa.create_async_engine(database_url, pool_size=pool_size, max_overflow=0, pool_timeout=PATIENCE_S)
+    with _loops(engine, new_loop) as (stands, runs):
         reached, release, turns = asyncio.Event(), asyncio.Event(), iter([True])
 
         @event.listens_for(engine.sync_engine, "connect")
@@ -119,22 +143,15 @@ def test_a_first_connect_on_a_loop_that_stands_still_keeps_others_from_connectin
             waiting.exception()
 
 
-@pytest.mark.parametrize(
-    "database_url",
-    ["asyncpg", "psycopg"],
-    indirect=True,
-)
+@pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "asyncmy", "aiomysql"], indirect=True)
 def test_one_outage_sweeps_the_other_loops_connections_again_and_again(sa: ModuleType, database_url: str) -> None:
     """What the other loop has opened since the first of them failed is as good as new, and is kept."""
-    from sqlalchemy import exc
-
-    from tests.faults.events_and_numbers.recording import end_session
-
     engine = sa.create_async_engine(database_url)
+    number = text("SELECT CONNECTION_ID()" if database_url.startswith("mysql") else "SELECT pg_backend_pid()")
 
     async def opened() -> Any:
         connection = await engine.connect()
-        return connection, await connection.scalar(text("SELECT pg_backend_pid()"))
+        return connection, await connection.scalar(number)
 
     async def fails(connection: Any) -> None:
         with pytest.raises(exc.DBAPIError):
@@ -143,14 +160,13 @@ def test_one_outage_sweeps_the_other_loops_connections_again_and_again(sa: Modul
 
     async def backend() -> Any:
         async with engine.connect() as connection:
-            return await connection.scalar(text("SELECT pg_backend_pid()"))
+            return await connection.scalar(number)
 
     with _loops(engine) as (first, second):
-        one, pid_of_one = first.run_until_complete(opened())
-        two, pid_of_two = first.run_until_complete(opened())
+        one, number_of_one = first.run_until_complete(opened())
+        two, number_of_two = first.run_until_complete(opened())
         before = second.run_until_complete(backend())
-        for pid in (pid_of_one, pid_of_two):
-            first.run_until_complete(end_session(database_url, pid))
+        first.run_until_complete(_end_sessions(database_url, number_of_one, number_of_two))
         first.run_until_complete(fails(one))
         since = second.run_until_complete(backend())
         first.run_until_complete(fails(two))
@@ -159,11 +175,12 @@ def test_one_outage_sweeps_the_other_loops_connections_again_and_again(sa: Modul
     assert after == since
 
 
-@pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite"], indirect=True)
-def test_a_loop_run_again_after_standing_goes_on(sa: ModuleType, database_url: str) -> None:
+@every_kind_of_loop
+@pytest.mark.parametrize("database_url", EVERY_DRIVER, indirect=True)
+def test_a_loop_run_again_after_standing_goes_on(sa: ModuleType, database_url: str, new_loop: NewLoop) -> None:
     """A statement is under way while its loop stands; another loop works meanwhile."""
     engine = sa.create_async_engine(database_url, pool_size=2, max_overflow=0)
-    with _loops(engine) as (stands, runs):
+    with _loops(engine, new_loop) as (stands, runs):
         begun = stands.create_task(_use(engine))
         stands.run_until_complete(asyncio.sleep(0))
         assert runs.run_until_complete(_use(engine)) == 7

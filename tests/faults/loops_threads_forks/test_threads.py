@@ -8,24 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import ModuleType
 from typing import Any
 
 import pytest
 from sqlalchemy import exc, text
 
+from tests.faults.loops_threads_forks.loops import EVERY_DRIVER, every_kind_of_loop
 from tests.faults.marks import ours_only
 
 ROUNDS = 10
-
-
-def _loop_factories() -> list[Any]:
-    try:
-        import uvloop
-    except ImportError:
-        return [asyncio.new_event_loop]
-    return [asyncio.new_event_loop, uvloop.new_event_loop]
 
 
 async def _use(engine: Any) -> Any:
@@ -34,8 +27,8 @@ async def _use(engine: Any) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("new_loop", _loop_factories(), ids=lambda factory: factory.__module__.split(".")[0])
-@pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "asyncmy", "aiomysql", "aiosqlite"], indirect=True)
+@every_kind_of_loop
+@pytest.mark.parametrize("database_url", EVERY_DRIVER, indirect=True)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_two_threads_take_turns_on_a_pool_of_one(
     sa: ModuleType, database_url: str, new_loop: Callable[[], asyncio.AbstractEventLoop]
@@ -63,12 +56,11 @@ def test_two_threads_take_turns_on_a_pool_of_one(
 
 @ours_only
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "database_url",
-    ["asyncpg"],
-    indirect=True,
-)
-def test_nothing_tells_that_a_blocked_loop_keeps_the_connection(sa: ModuleType, database_url: str) -> None:
+@every_kind_of_loop
+@pytest.mark.parametrize("database_url", EVERY_DRIVER, indirect=True)
+def test_nothing_tells_that_a_blocked_loop_keeps_the_connection(
+    sa: ModuleType, database_url: str, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
     engine = sa.create_async_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.5)
     blocked, release = threading.Event(), threading.Event()
 
@@ -78,14 +70,18 @@ def test_nothing_tells_that_a_blocked_loop_keeps_the_connection(sa: ModuleType, 
         release.wait(60)  # the program's mistake
         await engine.dispose()
 
-    thread = threading.Thread(target=lambda: asyncio.run(block()), daemon=True)
+    def run(coroutine: Coroutine[Any, Any, Any]) -> None:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(coroutine)
+
+    thread = threading.Thread(target=run, args=(block(),), name="the blocked one", daemon=True)
     thread.start()
     assert blocked.wait(60)
     try:
         with pytest.raises(exc.TimeoutError) as caught:
-            asyncio.run(_use(engine))
+            run(_use(engine))
     finally:
         release.set()
         thread.join(60)
     said = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
-    assert "event loop" in said
+    assert "the event loop of thread 'the blocked one'" in said
