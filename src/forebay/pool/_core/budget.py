@@ -22,7 +22,7 @@ loop stands still (open, and not running), who notifies it acts in its place, wi
 owns there is given up, and neither wish nor credit stay with a core that could not use them
 (:meth:`Budget.pass_over`). A loop that is closed leaves.
 
-An outage is one for all loops: :meth:`Budget.outage` numbers them, and each core catches up in its next step.
+An outage is one for all loops: :meth:`Budget.outage` numbers them, and each core catches up when it hears ``OUTAGE``.
 """
 
 from __future__ import annotations
@@ -316,7 +316,6 @@ class Budget:
             since: When the oldest of those callers came, in seconds.
             now: Monotonic seconds.
         """
-        posts: list[tuple[Seat, BudgetSignal]] = []
         again = units > 0 and now >= seat.ask_at
         with self._lock:
             if seat.left or (units == seat.wanted and since == seat.since and not again):
@@ -333,14 +332,7 @@ class Budget:
             posts = self._distribute(0)
             if seat.wanted and (asks_more or again):
                 seat.ask_at = now + ASK_AGAIN_S
-                missing = math.inf if again else self._unpromised(seat=None)
-                for donor in sorted(self._seats, key=lambda other: -len(other.idle)):
-                    # Once it is not the first time, everybody: one that stands may have more to give up than it seems.
-                    gives = len(donor.idle) + donor.credit + donor.closing or (again and donor.held)
-                    if donor is not seat and gives and missing > 0:
-                        missing -= len(donor.idle)
-                        donor.asked_at = min(donor.asked_at, now)
-                        posts.append((donor, BudgetSignal.WANTED))
+                posts += self._ask(seat, now, everybody=again)
         self._post(posts)
 
     def pass_over(self, seat: Seat) -> None:
@@ -433,6 +425,21 @@ class Budget:
         units, seat.credit = seat.credit, 0
         seat.held -= units
         return units
+
+    def _ask(self, seat: Seat, now: float, everybody: bool) -> list[tuple[Seat, BudgetSignal]]:
+        """Ask for what ``seat`` wants: who has most idle first, or, when that was in vain, everybody who has anything.
+
+        A loop that stands or was closed may have more to give up than it seems.
+        """
+        posts = []
+        missing = self._unpromised(seat=None)
+        for donor in sorted(self._seats, key=lambda other: -len(other.idle)):
+            gives = donor.held if everybody else missing > 0 and (donor.idle or donor.credit or donor.closing)
+            if gives and donor is not seat:
+                missing -= len(donor.idle)
+                donor.asked_at = min(donor.asked_at, now)
+                posts.append((donor, BudgetSignal.WANTED))
+        return posts
 
     def _unpromised(self, seat: Seat | None) -> int:
         """Units others than ``seat`` want and nobody has promised yet."""
