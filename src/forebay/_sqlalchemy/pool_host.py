@@ -158,7 +158,6 @@ class PoolHost:
             # Of a loop that does not run any more, what asks it for something may fail.
             with contextlib.suppress(Exception):
                 entry.adapted.abort()
-            self.sever(entry)
 
     def sever(self, entry: Record | None) -> bool:
         """End the session from any thread, without the loop of its connection; False if that is not possible."""
