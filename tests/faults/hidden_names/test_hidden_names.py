@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext import asyncio as stock
 
 import forebay
@@ -20,6 +22,7 @@ from forebay.dialects._sqlite.parts import PARTS as AIOSQLITE
 from tests.faults.hidden_names.hiding import hidden
 from tests.faults.hidden_names.scripts import play
 from tests.faults.marks import ours_only
+from tests.faults.slow_sqlite import SlowSqlite
 from tests.support.availability import require
 
 pytestmark = ours_only
@@ -163,6 +166,36 @@ async def test_a_missing_name_means_sqlalchemys_way(
             assert not [record for record in caplog.records if record.name == f"forebay.dialects.{driver}"]
     finally:
         bounded.cache_clear()
+
+
+async def test_a_program_never_ended_after_a_query_on_sqlalchemys_own_adapter_that_outlived_its_cancellation(
+    tmp_path: Any,
+) -> None:
+    """Goal: the bound of a close leaves no task behind. Method: a query that ends long after that bound.
+
+    A stop that overtakes aiosqlite's close ends the thread that would answer it.
+    """
+    require("aiosqlite")
+    import aiosqlite
+
+    with hidden(AIOSQLITE, (aiosqlite.Connection,), (), "_connection"):
+        engine = forebay.create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/slow.db", pool_close_timeout=0.02)
+        slow = SlowSqlite(engine)
+
+        async def ask() -> None:
+            async with engine.connect() as connection:
+                await connection.execute(text(slow.sql))
+
+        asking = asyncio.create_task(ask())
+        await slow.until_begun()
+        asking.cancel()
+        await asyncio.wait({asking})
+        await engine.dispose()  # waits for the close, to its bound
+        slow.end()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert left or not hasattr(aiosqlite.Connection, "stop"), "the close was not cut short"
+        _, pending = await asyncio.wait(left, timeout=30)
+        assert not pending
 
 
 @pytest.mark.parametrize("driver", list(GROUNDS))

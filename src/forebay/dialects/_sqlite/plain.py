@@ -18,6 +18,7 @@ class PlainSqliteConnection(AsyncAdapt_aiosqlite_connection, PooledConnection):
     def __init__(self, dbapi: Any, connection: Any) -> None:
         super().__init__(dbapi, connection)
         self._begin_due: str | None = None
+        self._closes = False
 
     def set_up(self, options: SqliteOptions) -> None:
         """Make a new connection what ``options`` ask for; must run in a greenlet.
@@ -48,3 +49,13 @@ class PlainSqliteConnection(AsyncAdapt_aiosqlite_connection, PooledConnection):
         """Commit; must run in a greenlet."""
         self._begin_due = None
         super().commit()
+
+    async def _terminate_graceful_close(self) -> None:
+        self._closes = True
+        await super()._terminate_graceful_close()
+
+    def _terminate_force_close(self) -> None:
+        # The bound of a close is over, and its thread closes the connection when it comes to that. With a stop besides,
+        # aiosqlite's close would wait for ever for the answer of a thread that has ended, and the loop's end for that.
+        if not self._closes:
+            super()._terminate_force_close()
