@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
@@ -52,6 +53,9 @@ class PlainSqliteConnection(AsyncAdapt_aiosqlite_connection, PooledConnection):
 
     async def _terminate_graceful_close(self) -> None:
         self._closes = True
+        # The thread comes to the close when it is done with what runs in it, which nobody waits for any more.
+        with contextlib.suppress(ValueError):  # closed before
+            await self._connection.interrupt()
         await super()._terminate_graceful_close()
 
     def _terminate_force_close(self) -> None:
