@@ -97,10 +97,10 @@ def verify(pool: AsyncAdaptedQueuePool, shell: Shell, proxied: ProxiedConnection
 def untouched(record: Record, connection: Any) -> int:
     """Return the number of ``connection``'s present checkout if it may be exchanged for another one, else 0.
 
-    Not a detached one, nor where ``checkout`` listeners have prepared it.
+    Not a detached one, nor where ``checkout`` listeners have prepared it, or ``info`` tells that somebody did before.
     """
     slot = record.slot
-    if slot is None or record.dbapi_connection is not connection or record.pool.dispatch.checkout:
+    if slot is None or record.dbapi_connection is not connection or record.pool.dispatch.checkout or record.was_marked:
         return 0
     uses: int = slot.uses
     return uses
@@ -156,7 +156,7 @@ def another_for(record: Record, error: BaseException) -> Any:
         record.dbapi_connection,
         error,
     )
-    left_to_do, held_by = tuple(record.finalize_callback), record.holder
+    left_to_do, held_by, info = tuple(record.finalize_callback), record.holder, dict(record._info or ())
     try:
         replacement = _exchange(pool, proxied, error, _deadline(proxied, shell))
     except BaseException as failure:
@@ -166,6 +166,7 @@ def another_for(record: Record, error: BaseException) -> Any:
     replacement.fresh = False
     replacement.finalize_callback.extend(left_to_do)
     replacement.holder = held_by
+    replacement.take_info(info)
     if pool._leak_after_s is not None:
         replacement.leak_watch = LeakWatch(pool, shell.loop, pool._leak_after_s, replacement)
     return replacement.dbapi_connection
@@ -250,6 +251,8 @@ def _exchange(
         if pool.dispatch.checkin:
             pool.dispatch.checkin(None, record)
         raise
+    if pool._disposed:
+        replacement._soft_invalidate_time = math.inf  # closed at its return: nobody will dispose of this pool again
     if not proxied.go_on_with(replacement):
         # Another task of the same session has ended the checkout meanwhile.
         shell.checkin(replacement.slot)

@@ -115,6 +115,8 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
         if shell is None or shell.loop is not _running_loop():
             shell = self._loops.here()
         deadline: Deadline | None = None
+        if self._host.parked:
+            self._host.forget_surplus(self._idle)
         if shell.handed is None:
             record: Record | None = shell.checkout_nowait()
             if record is None:
@@ -127,6 +129,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
         echo = self._should_log_debug()
         proxied = ProxiedConnection(self, record.dbapi_connection, record, echo)
         record.fairy_ref = weakref.ref(proxied)
+        record.was_marked = bool(record._info) and record.is_marked()
         record.holder = holder_here(shell.loop, exact=shell.core.is_busy)
         if echo:
             self.logger.debug("Connection %r checked out from pool", record.dbapi_connection)
@@ -164,7 +167,11 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
         return shell
 
     def _vouches(self, record: Record) -> bool:
-        return record.adapted.vouches() and traits_of(self._dialect).begin_is_ping
+        return (
+            record.adapted.vouches()
+            and traits_of(self._dialect).begin_is_ping
+            and (not record._info or not record.is_marked())
+        )
 
     async def wait_for_turn(self, shell: Shell) -> bool:
         """Wait in place of :meth:`connect`, which must be called right after and then returns, or raises, at once.
@@ -210,6 +217,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
             and record.shell is not None
             and record.shell.loop is _running_loop()
             and proxied._nothing_to_do(self, record, True)
+            and not self.dispatch.close
             and not record.adapted.busy
             and type(self._dialect).do_rollback is DO_ROLLBACK
             and "do_rollback" not in vars(self._dialect)
@@ -254,8 +262,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
         slot, shell = record.slot, record.shell
         if slot is None:
             # Its connection was lost. The place may have been given to somebody else's connect meanwhile.
-            if self._overflow < 0 or not self._pool_size:
-                self._host.park(record)
+            self._host.park(record)
             return
         if record.dbapi_connection is None:
             # Detached: the connection goes on living, outside of the pool.
@@ -272,6 +279,18 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
         else:
             record.end_lease()
             shell.checkin(slot)
+        if slot.state is SlotState.CLOSING:
+            self.tell_of_closing(record)
+
+    def tell_of_closing(self, record: Record) -> None:
+        """Wait until ``close`` was fired for a connection that is closed at its return; not for the closing itself.
+
+        Who listens has heard of it when the block ends, as in SQLAlchemy.
+        """
+        shell: Shell = record.shell
+        if self.dispatch.close and in_greenlet() and not shell.performing:
+            record.close_told = shell.loop.create_future()
+            await_(record.close_told)
 
     def give_up(self, connection: Any, shell: Shell | None) -> asyncio.Task[None] | None:
         """Close a connection that has no place any more, as its driver does; nobody has to wait for that but the end.
@@ -313,6 +332,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
         """Retire every connection as old as ``connection``; all of them when it is None."""
         proxied = connection if isinstance(connection, ProxiedConnection) else None
         if proxied is not None and not proxied.is_valid:
+            proxied.lost = None  # its owner has heard of it, by an error
             return  # it holds nothing any more, so what failed says nothing about the others
         if ran_out_of_time(exception):
             return  # nor does a connection that we dropped ourselves
@@ -385,10 +405,17 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
         shell = record.shell
         # Not when the record has a newer checkout: this one was closed in some way that left it its connection.
         ref = record.fairy_ref
-        if shell is None or not self._loops.knows(shell) or (ref is not None and ref() not in (None, proxied)):
+        if shell is None or (ref is not None and ref() not in (None, proxied)):
+            return
+        if shell.loop.is_closed():
+            self._host.tell(self._host.loss_of(record))
+        if not self._loops.knows(shell):
             return
         record.fairy_ref = _collected
-        shell.holder_collected(record)
+        if shell.loop.is_closed():
+            self._host.part(record)
+        else:
+            shell.holder_collected(record)
 
     def _fire_connect(self, connection: Any, record: Record) -> None:
         self._loops.gate.run(self.dispatch, connection, record)
@@ -514,20 +541,34 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
         return math.inf if self._timeout is None else self._timeout
 
     def checkedin(self) -> int:
-        """Return how many places are free for a checkout: idle connections, and places whose connection was lost."""
-        return sum(shell.core.idle for shell in self._loops.live()) + len(self._host.parked)
+        """Return how many places are free: idle connections, and up to ``pool_size`` such as have lost theirs."""
+        idle, resting = self._idle, len(self._host.parked)
+        for shell in self._loops.live():
+            for slot in shell.core.slots:
+                if slot.state is SlotState.RESETTING or (
+                    slot.state is SlotState.CLOSING and self._host.keeps_place(slot)
+                ):
+                    resting += 1
+        return max(idle, min(idle + resting, self._pool_size)) if self._pool_size else idle + resting
+
+    @property
+    def _idle(self) -> int:
+        return sum(shell.core.idle for shell in self._loops.live())
 
     def checkedout(self) -> int:
         """Return how many connections callers hold."""
         return sum(slot.owner is not None for shell in self._loops.live() for slot in shell.core.slots)
 
     def overflow(self) -> int:
-        """Return how many places there are beyond ``pool_size``; negative below it, as in SQLAlchemy."""
+        """Return how many places beyond ``pool_size`` are taken or free; negative below it, as in SQLAlchemy.
+
+        A connection that is being opened has no place yet, and one that is being closed for good has none any more.
+        """
         return self._overflow if self._pool_size else 0
 
     @property
     def _overflow(self) -> int:
-        return sum(len(shell.core.slots) for shell in self._loops.live()) + len(self._host.parked) - self._pool_size
+        return self.checkedin() + self.checkedout() - self._pool_size
 
     @_overflow.setter
     def _overflow(self, value: int) -> None:

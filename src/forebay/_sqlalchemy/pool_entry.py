@@ -24,6 +24,7 @@ from forebay._sqlalchemy.greenlets import await_, in_greenlet
 from forebay.dialects._adapter import ABSENT, PooledConnection, pooled
 from forebay.dialects._originals import own_function
 from forebay.errors import PoolDisposedError, PoolUsageError
+from forebay.pool._core import SlotState
 
 if TYPE_CHECKING:
     from forebay._sqlalchemy.leaks import LeakWatch
@@ -39,6 +40,8 @@ DO_ROLLBACK = own_function(DefaultDialect, "do_rollback")
 
 # A connection whose checkout began so soon after it was opened was opened for it, or might have been.
 _JUST_OPENED_S = 1.0
+
+_CONTAINERS = (list, dict, set, tuple, deque)
 
 _STILL_IN_USE = "it was given back while another task used it; one session per task"
 _STILL_IN_TRANSACTION = "it was given back in a transaction, or in a state that is not known"
@@ -60,27 +63,34 @@ class Record(ConnectionPoolEntry):
         adapted: The connection as the pool asks it, or what answers for one that is none of ours, or for none.
         reset_due: The connection was taken from a caller that was cut off, and its reset, with the event, is to come.
         was_proven: It was proven when the listeners of ``checkin`` were called.
+        was_marked: ``info`` told of something when the present checkout began; see :meth:`is_marked`.
+        is_place: It has had a connection, and so counts as a place also while it has none.
+        close_told: Set once the listeners of ``close`` have been called, where somebody waits for that.
         farewell: What closes the last connection that was given up, by itself; None if nothing had to wait for that.
     """
 
     __slots__ = (
         "__weakref__",
         "_info",
+        "_info_at_first",
         "_record_info",
         "_soft_invalidate_time",
         "adapted",
+        "close_told",
         "dbapi_connection",
         "fairy_ref",
         "farewell",
         "finalize_callback",
         "fresh",
         "holder",
+        "is_place",
         "leak_watch",
         "pool",
         "reset_due",
         "shell",
         "slot",
         "starttime",
+        "was_marked",
         "was_proven",
     )
 
@@ -100,9 +110,13 @@ class Record(ConnectionPoolEntry):
         self.leak_watch: LeakWatch | None = None
         self.reset_due = False
         self.was_proven = False
+        self.was_marked = False
+        self.is_place = False
+        self.close_told: asyncio.Future[None] | None = None
         self.farewell: asyncio.Task[None] | None = None
         self._soft_invalidate_time: float = 0
         self._info: dict[Any, Any] | None = None
+        self._info_at_first: dict[Any, Any] = {}
         self._record_info: dict[Any, Any] | None = None
 
     def __repr__(self) -> str:
@@ -205,6 +219,26 @@ class Record(ConnectionPoolEntry):
             self.dbapi_connection = None
             pool.give_up(connection, self.shell)
             raise
+        self.is_place = True
+        self._info_at_first = dict(self._info or ())
+
+    def is_marked(self) -> bool:
+        """Tell whether earlier checkouts have left something in ``info``, which may be what they set up in the session.
+
+        What the ``connect`` listeners left there belongs to the connection, and an empty list tells of nothing.
+        """
+        first = self._info_at_first
+        return any(
+            not (value is None or value is False or (isinstance(value, _CONTAINERS) and not value))
+            and first.get(key, ABSENT) is not value
+            for key, value in self.info.items()
+        )
+
+    def take_info(self, lost: dict[Any, Any]) -> None:
+        """Go on with what the holder keeps in ``info``; what ``connect`` listeners say of this connection stays."""
+        for key, value in lost.items():
+            if key not in self._info_at_first:
+                self.info[key] = value
 
     def close(self, *, terminate: bool = False) -> None:
         """Fire ``close`` and close the connection, if there is one.
@@ -222,6 +256,8 @@ class Record(ConnectionPoolEntry):
             if pool.dispatch.close:
                 pool.dispatch.close(connection, self)
         finally:
+            if self.close_told is not None and not self.close_told.done():
+                self.close_told.set_result(None)
             try:
                 if terminate:
                     self.farewell = pool.give_up(connection, self.shell)
@@ -234,6 +270,8 @@ class Record(ConnectionPoolEntry):
     def part(self) -> None:
         """Take the connection from whoever has it, and close it; nobody waits for that."""
         proxied = self.fairy_ref() if self.fairy_ref is not None else None
+        if proxied is not None:
+            proxied.lost = self.pool._host.loss_of(self)
         try:
             self.close(terminate=True)
         finally:
@@ -396,6 +434,7 @@ class ProxiedConnection(PoolProxiedConnection):
     Attributes:
         deadline: When a connection in place of a lost one must have been found; None while none was lost.
         listeners_done: The listeners of ``reset`` have come to their end.
+        lost: What to say when this is collected without having been closed, once the pool has taken the connection.
         taken: The pool has closed the connection under its holder.
     """
 
@@ -411,6 +450,7 @@ class ProxiedConnection(PoolProxiedConnection):
         "dbapi_connection",
         "deadline",
         "listeners_done",
+        "lost",
         "taken",
     )
 
@@ -426,6 +466,7 @@ class ProxiedConnection(PoolProxiedConnection):
         self._waits = False
         self.deadline: Deadline | None = None
         self.listeners_done = False
+        self.lost: str | None = None
         self.taken = False
 
     # -- SQLAlchemy's names ------------------------------------------------------------------------------------------
@@ -508,6 +549,7 @@ class ProxiedConnection(PoolProxiedConnection):
     def _checkin(self, transaction_was_reset: bool = False) -> None:
         record, connection, pool = self._connection_record, self.dbapi_connection, self._pool
         self._waits = False
+        self.lost = None
         if record is not None:
             if transaction_was_reset and record.adapted.at_rest() is False:
                 # SQLAlchemy believes so after a COMMIT that failed, and what was asked after that (the isolation level,
@@ -534,7 +576,10 @@ class ProxiedConnection(PoolProxiedConnection):
                     record.end_leak_watch()
                 self.dbapi_connection = self._connection_record = record.fairy_ref = record.holder = None
                 record.adapted.lease += 1
-                record.shell.checkin(record.slot)
+                slot = record.slot
+                record.shell.checkin(slot)
+                if slot.state is SlotState.CLOSING:
+                    pool.tell_of_closing(record)
                 return
             if record.adapted.busy and record.fairy_ref is not None:
                 # Another task's operation is under way. A reset would get in its way, or wait for it.
@@ -655,6 +700,7 @@ class ProxiedConnection(PoolProxiedConnection):
         wanted, self._waits = self._waits, False
         if wanted:
             record.fairy_ref = weakref.ref(self)
+            record.was_marked = bool(record._info) and record.is_marked()
             self._connection_record = record
             self.dbapi_connection = record.dbapi_connection
         return wanted
@@ -711,9 +757,11 @@ class ProxiedConnection(PoolProxiedConnection):
     def __del__(self) -> None:
         # A weak reference's callback would not do: it dies with the record when both go in one cycle.
         try:
-            record = self._connection_record
+            record, lost = self._connection_record, self.lost
         except AttributeError:
             return  # never finished being made
+        if lost is not None:
+            self._pool._host.tell(lost)
         if record is not None and self.dbapi_connection is not None:
             self._pool._holder_collected(record, self)
             # Others of the same cycle may still come to close it: a generator's ``finally``, a session's end.

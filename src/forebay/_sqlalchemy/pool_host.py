@@ -7,6 +7,7 @@ The shell decides when; see :class:`forebay.pool.shell.Host`. A slot's entry is 
 from __future__ import annotations
 
 import contextlib
+import sys
 import weakref
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,18 @@ __all__ = ["PoolHost"]
 
 
 # Why the pool closes a connection that it does not mean to open again, or has replaced already.
-_NOT_MISSED = frozenset({CloseReason.IDLE_TIMEOUT, CloseReason.LIFETIME})
+_NOT_MISSED = frozenset(
+    {
+        CloseReason.BUDGET,
+        CloseReason.IDLE_TIMEOUT,
+        CloseReason.LIFETIME,
+        CloseReason.OVERFLOW,
+        CloseReason.POOL_CLOSED,
+        CloseReason.RESIZED,
+        CloseReason.SURPLUS,
+        CloseReason.TERMINATED,
+    }
+)
 
 
 class PoolHost:
@@ -47,11 +59,21 @@ class PoolHost:
         return parked
 
     def park(self, record: Record) -> None:
-        """Keep an emptied record for the next connect, as long as there are no more places than ``pool_size``."""
+        """Keep an emptied record for the next connect, up to ``pool_size`` of them, unless the pool was disposed of."""
         record.shell = None
         record.slot = None
-        if record not in self.parked and self._pool.checkedin() < (self._pool.size() or 1):
+        pool = self._pool
+        if record not in self.parked and len(self.parked) < (pool.size() or 1) and not pool._disposed:
             self.parked.append(record)
+
+    def forget_surplus(self, idle: int) -> None:
+        """Forget places beyond ``pool_size``, with ``idle`` connections in others."""
+        del self.parked[max(0, (self._pool.size() or 1) - idle) :]
+
+    def keeps_place(self, slot: Slot) -> bool:
+        """Tell whether the place of a connection that is being closed, or failed to open, will wait for another one."""
+        record = slot.payload  # which another thread may take out meanwhile
+        return record is not None and record.is_place and slot.close_reason not in _NOT_MISSED
 
     def entry_for(self, shell: Shell, slot: Slot) -> Record:
         """Return the record a new connection will live in: an emptied one if there is one."""
@@ -167,9 +189,7 @@ class PoolHost:
         """Keep the emptied record for the next connect, unless it has parted from the slot before."""
         if entry is None:
             return
-        if entry.fairy_ref is None and entry.slot is not None and entry.slot.close_reason in _NOT_MISSED:
-            entry.shell = entry.slot = None
-        elif entry.fairy_ref is None:
+        if entry.fairy_ref is None and entry.slot is not None and self.keeps_place(entry.slot):
             self.park(entry)
         else:
             # Its checkout has not ended; when it does, that keeps the record. No waiter's connect may have it before.
@@ -187,11 +207,7 @@ class PoolHost:
         echo = pool._should_log_debug()
         if echo:
             pool.logger.debug("Connection %r being returned to pool", connection)
-        checkout = described(entry.shell.now() - entry.slot.lent_at, entry.holder)
-        if entry.leak_watch is not None:
-            checkout += f", by way of (innermost first){entry.leak_watch.stack()}"
-            entry.leak_watch.end()
-            entry.leak_watch = None
+        loss = self.loss_of(entry)
         adhoc = ProxiedConnection(pool, connection, entry, echo)
         try:
             with contextlib.ExitStack() as whatever_a_listener_raises:
@@ -203,11 +219,24 @@ class PoolHost:
             pool.logger.error("Exception during reset or similar", exc_info=True)
         finally:
             adhoc._let_go()
-            message = (
-                f"The garbage collector is trying to clean up non-checked-in connection {connection!r}, which will be "
-                "terminated.  Please ensure that SQLAlchemy pooled connections are returned to the pool explicitly, "
-                "either by calling ``close()`` or by using appropriate context managers to manage their lifecycle."
-                f"  It was checked out for {checkout}."
-            )
-            pool.logger.error(message)
-            util.warn(message)
+            self.tell(loss)
+
+    def loss_of(self, entry: Record) -> str:
+        """Return what to say of a connection that its holder has not given back, and is not going to."""
+        checkout = described(entry.shell.now() - entry.slot.lent_at, entry.holder)
+        watch, entry.leak_watch = entry.leak_watch, None
+        if watch is not None:
+            checkout += f", by way of (innermost first){watch.stack()}"
+            watch.end()
+        return (
+            f"The garbage collector is trying to clean up non-checked-in connection {entry.dbapi_connection!r}, which "
+            "will be terminated.  Please ensure that SQLAlchemy pooled connections are returned to the pool "
+            "explicitly, either by calling ``close()`` or by using appropriate context managers to manage their "
+            f"lifecycle.  It was checked out for {checkout}."
+        )
+
+    def tell(self, loss: str) -> None:
+        """Warn of a loss, unless the interpreter is ending: then nobody has come to lose anything any more."""
+        if not sys.is_finalizing():
+            self._pool.logger.error(loss)
+            util.warn(loss)

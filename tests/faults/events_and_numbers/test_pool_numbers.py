@@ -11,21 +11,11 @@ import asyncio
 import contextlib
 from types import ModuleType
 
-import pytest
 from sqlalchemy import exc, text
 
 from tests.faults.events_and_numbers.recording import quiet
-from tests.faults.marks import not_yet
-
-PARKED = not_yet("the place of a connection that was closed beyond pool_size counts as checked in: 2 in a pool of 1")
-CLOSING = not_yet("a connection that is being closed counts as overflow after its return")
 
 
-@pytest.mark.parametrize(
-    "database_url",
-    [pytest.param(name, marks=PARKED) for name in ("asyncpg", "psycopg", "aiosqlite")],
-    indirect=True,
-)
 async def test_more_connections_are_checked_in_than_the_pool_has_after_a_burst(
     sa: ModuleType, database_url: str
 ) -> None:
@@ -64,11 +54,6 @@ async def test_numbers_after_bursts_beyond_the_size(sa: ModuleType, database_url
     await engine.dispose()
 
 
-@pytest.mark.parametrize(
-    "database_url",
-    [pytest.param(name, marks=CLOSING) for name in ("asyncpg", "psycopg", "aiosqlite")],
-    indirect=True,
-)
 async def test_overflow_is_not_over_when_everything_was_given_back(sa: ModuleType, database_url: str) -> None:
     """A gauge that is read after each request shows an overflow nobody uses."""
     engine = sa.create_async_engine(database_url, pool_size=1, max_overflow=2)
