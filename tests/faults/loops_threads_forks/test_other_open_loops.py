@@ -143,6 +143,30 @@ def test_a_first_connect_on_a_loop_that_stands_still_keeps_others_from_connectin
             waiting.exception()
 
 
+@pytest.mark.slow
+@every_kind_of_loop
+@pytest.mark.parametrize("gives_up", [True, False], ids=["whose-caller-gave-up", "whose-caller-waits"])
+@pytest.mark.parametrize("database_url", EVERY_DRIVER, indirect=True)
+def test_a_connect_on_a_loop_that_stands_still_keeps_the_place(
+    sa: ModuleType, database_url: str, new_loop: NewLoop, gives_up: bool
+) -> None:
+    """The loop stops wherever the driver is by then; on SQLAlchemy a caller that gives up ends its connect."""
+    for steps in range(1, 8):
+        engine = sa.create_async_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=PATIENCE_S)
+        with _loops(engine, new_loop) as (stands, runs):
+            caller = stands.create_task(_use(engine))
+            for _ in range(steps):
+                stands.run_until_complete(asyncio.sleep(0))
+            if gives_up:
+                caller.cancel()
+                stands.run_until_complete(asyncio.wait({caller}))
+            assert runs.run_until_complete(_use(engine)) == 7
+            if not gives_up:
+                assert stands.run_until_complete(caller) == 7
+            assert stands.run_until_complete(_use(engine)) == 7
+            assert runs.run_until_complete(_use(engine)) == 7
+
+
 @pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "asyncmy", "aiomysql"], indirect=True)
 def test_one_outage_sweeps_the_other_loops_connections_again_and_again(sa: ModuleType, database_url: str) -> None:
     """What the other loop has opened since the first of them failed is as good as new, and is kept."""

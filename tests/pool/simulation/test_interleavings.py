@@ -21,7 +21,19 @@ from typing import Any
 import pytest
 from greenlet import getcurrent, greenlet
 
-from forebay.pool._core import Budget, BudgetSignal, Close, Core, CoreConfig, Grant, Open, Slot, SlotState, Waiter
+from forebay.pool._core import (
+    Budget,
+    BudgetSignal,
+    CancelOpen,
+    Close,
+    Core,
+    CoreConfig,
+    Grant,
+    Open,
+    Slot,
+    SlotState,
+    Waiter,
+)
 from forebay.pool._core.budget import ASK_AGAIN_S, Seat
 
 State = tuple[Any, ...]
@@ -33,8 +45,9 @@ class _Loop(greenlet):
     Args:
         world: The others.
         script: What its program does: ``call`` (get a connection, give it back), ``keep`` (get one and keep it),
-            ``drop`` (get one and lose it), ``stop`` (the loop stops; its thread may start it again), ``stand`` (it
-            stops for good), ``close``; ``join`` comes first where it has not used the pool before.
+            ``drop`` (get one and lose it), ``begin`` (as ``call``, but what comes next comes before the connect has
+            ended), ``stop`` (the loop stops; its thread may start it again), ``stand`` (it stops for good), ``close``;
+            ``join`` comes first where it has not used the pool before.
     """
 
     def __init__(self, world: _World, number: int, script: tuple[str, ...], core_type: type[Core]) -> None:
@@ -80,7 +93,10 @@ class _Loop(greenlet):
                 self.runs = True
             else:
                 self.called += 1
-                self.ready.append((action,))
+                self.ready.append(("call" if action == "begin" else action,))
+                if action == "begin":
+                    self.do_next()
+                    continue
             self.turn()
         while True:
             self.parked, self.steps = True, 0
@@ -91,17 +107,20 @@ class _Loop(greenlet):
     def turn(self) -> None:
         """Do all that there is to do."""
         while self.ready or self.posted:
-            self.steps = 0
-            if self.posted:
-                signal = self.posted.pop(0)
-                with self.at(signal.value):
-                    self.core.budget_signal(self.world.now, signal)
-                    self.perform()
-            else:
-                name, *args = self.ready.pop(0)
-                with self.at(name):
-                    getattr(self, f"do_{name}")(*args)
-                    self.perform()
+            self.do_next()
+
+    def do_next(self) -> None:
+        self.steps = 0
+        if self.posted:
+            signal = self.posted.pop(0)
+            with self.at(signal.value):
+                self.core.budget_signal(self.world.now, signal)
+                self.perform()
+        else:
+            name, *args = self.ready.pop(0)
+            with self.at(name):
+                getattr(self, f"do_{name}")(*args)
+                self.perform()
 
     def perform(self) -> None:
         while self.core.attention:
@@ -113,6 +132,10 @@ class _Loop(greenlet):
                         self.ready.append(("opened", slot))
                     case Close(slot):
                         self.ready.append(("closed", slot))
+                    case CancelOpen(slot):
+                        if ("opened", slot) in self.ready:
+                            self.ready.remove(("opened", slot))
+                            self.ready.append(("closed", slot))
                     case Grant(waiter, slot):
                         self.ready.append(("served", waiter, slot))
                     case _:
@@ -144,8 +167,7 @@ class _Loop(greenlet):
         self.core.release(self.world.now, slot)
 
     def do_opened(self, slot: Slot) -> None:
-        if slot.state is SlotState.CONNECTING:
-            self.core.opened(self.world.now, slot)
+        self.core.opened(self.world.now, slot)
 
     def do_closed(self, slot: Slot) -> None:
         self.world.gone(slot)
@@ -329,11 +351,9 @@ class _World:
         self.sockets.discard(slot)
 
     def sever(self, slot: Slot) -> bool:
-        if slot.state is SlotState.CONNECTING:
-            return False
         assert slot.owner is None
         self.gone(slot)
-        return True
+        return slot.state is not SlotState.CONNECTING
 
     def choices(self) -> list[_Loop]:
         """Return who can go on; where nobody can, time passes for those who wait."""
@@ -429,6 +449,9 @@ TWICE = ("call", "call")
         pytest.param(1, [("call", "stand"), CALLS], id="one-stops-for-good"),
         pytest.param(1, [("call", "stop", "call"), CALLS], id="one-stops-and-is-started-again"),
         pytest.param(1, [("call", "close"), CALLS], id="one-is-closed"),
+        pytest.param(1, [("begin", "stand"), CALLS], id="one-stops-for-good-amid-its-connect"),
+        pytest.param(1, [("begin", "stop"), CALLS], id="one-stops-amid-its-connect-and-is-started-again"),
+        pytest.param(1, [("begin", "close"), CALLS], id="one-is-closed-amid-its-connect"),
         pytest.param(1, [("call", "stand"), TWICE], id="one-stops-and-one-comes-again"),
         pytest.param(1, [("call", "stand"), ("call", "stand"), CALLS], id="two-stop-for-good", marks=pytest.mark.long),
         pytest.param(

@@ -100,7 +100,8 @@ class Books:
         attention: Effects are pending, or the next wake time may have changed. Cleared by ``take_effects``.
         wake_moved: The next wake time may have become earlier. Set here, cleared by whoever sets the timer.
         in_step: The core is in the middle of an input; a finalizer that finds this set must post its news for later.
-        visited: Another thread is about to act for this core, whose loop stands; whoever starts that loop waits.
+        visited: Another thread acts for this core, whose loop stands, or has since the last step. Whoever has started
+            that loop waits for the end of it, and takes a full step.
         now: Time of the last step.
         history: The last inputs.
         counters: Plain numbers.
@@ -196,8 +197,9 @@ class Books:
         raise NotImplementedError
 
     def _let_visitor_out(self) -> None:
+        """Wait for the end of the visit, if it goes on still; the step that calls this settles what it has left."""
         with self._visit:
-            pass
+            self.visited = False
 
     # -- legality --------------------------------------------------------------------------------------------------
 

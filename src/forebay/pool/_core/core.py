@@ -102,7 +102,7 @@ class Core(Endings):
             owner: Whose it will be; any object.
         """
         if self.visited:
-            self._let_visitor_out()
+            self._look_about(now)
         idle = self._idle
         if not idle:
             return None
@@ -188,6 +188,10 @@ class Core(Endings):
         """Close every idle connection that is past its lifetime, wherever it is."""
         for slot in [slot for slot in self._idle if now >= slot.hard_at]:
             self._close_expired(slot)
+
+    @step
+    def _look_about(self, now: float) -> None:
+        """Settle: another thread has acted for this core."""
 
     @step
     def _look_after_idle(self, now: float) -> None:
@@ -611,7 +615,9 @@ class Core(Endings):
         """Give up what nobody owns to others that want it, on *their* thread, because the loop of this core stands.
 
         The one method that is thread-safe. Some thread may start the loop meanwhile. Either it finds :attr:`visited`
-        set, and then each input waits for the end of the visit; or we find that the loop runs, and leave.
+        set, and then its next input waits for the end of the visit; or we find that the loop runs, and leave.
+
+        A connect that is still inside its driver is called off as soon as the loop runs, and counts no more.
 
         Args:
             stands: Tells whether the loop stands still.
@@ -630,15 +636,15 @@ class Core(Endings):
                         self._sever(slot, sever)
                 self.attention = True
         finally:
-            self.visited = False
             self._visit.release()
 
     def _sever(self, slot: Slot, sever: Callable[[Any], bool]) -> None:
         state = slot.state
-        if not sever(slot.payload):
-            return
+        ended = sever(slot.payload)
         if state is SlotState.CONNECTING:
             self._cancel_connect(slot)
+        elif not ended:
+            return
         elif state is not SlotState.CLOSING:
             if state is not _IDLE:  # a ping, or a reset, that will be reported on
                 slot.taken_from, slot.taken_owner = state, False
@@ -649,7 +655,8 @@ class Core(Endings):
     def take_effects(self) -> list[Effect]:
         """Return the effects since the last call, in order, and clear :attr:`attention`."""
         if self.visited:
-            self._let_visitor_out()
+            with self._visit:
+                pass
         effects = self._effects
         self._effects = []
         self.attention = False

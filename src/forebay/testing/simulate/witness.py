@@ -128,7 +128,9 @@ class Witness:
         return sum(socket.status == "connecting" and not socket.severed for socket in self.sockets.values())
 
     def severed(self, slot: Slot) -> bool:
-        """Take in that the session of a loop that stands was ended from elsewhere; return whether that is possible.
+        """Take in that a session of a loop that stands is to be ended from elsewhere; return whether that is possible.
+
+        A connect that is inside its driver cannot be, and counts no more all the same.
 
         Raises:
             Violation: Somebody holds it.
@@ -136,11 +138,9 @@ class Witness:
         socket = self.sockets[slot.id]
         if socket.holder is not None or socket.severed:
             raise Violation(f"I2: {slot} was severed, but it is {socket}")
-        if socket.status == "connecting" and slot.id % 2:
-            return False  # its socket is somewhere in the driver
         socket.severed = True
         self.tally.total -= 1
-        return True
+        return socket.status != "connecting"
 
     def observe(self, now: float, name: str, args: tuple[Any, ...], result: Any, effects: list[Effect]) -> None:
         """Take in one step.

@@ -116,7 +116,7 @@ class World:
         self._active = [self._stage.add_core() for _ in range(rng.choice([1, 1, 1, 2, 3]))]
         self._retired: list[int] = []
         self._timers: dict[int, float] = {}
-        self._resumed: dict[int, float] = {}  # when a loop that stood ran again
+        self._resumed: set[int] = set()  # loops that stood, run again, and have not come to their timer yet
         self._callers: dict[Waiter | Slot, _Caller] = {}
         self._connects: dict[Slot, int] = {}  # connect in flight → its number, so that a stale event is ignored
         self._closes: dict[Slot, int] = {}
@@ -196,7 +196,11 @@ class World:
     def _run_again(self, number: int) -> None:
         if number in self._stage.standing:
             self._stage.run(number)
-            self._resumed[number] = self._now
+            wake = self._timers.get(number)
+            if wake is not None and wake <= self._now:
+                # An event loop comes to what is overdue as soon as it runs.
+                self._resumed.add(number)
+                self._later(0.0, partial(self._catch_up, number, wake))
 
     def _look_at_timer(self, number: int) -> None:
         core = self._stage.cores[number]
@@ -216,8 +220,13 @@ class World:
         if number in self._stage.standing and self._rng.random() < 0.8:
             self._later(1.0, partial(self._timer, number, wake))
         elif self._timers.get(number) == wake and number in (*self._active, *self._retired):
+            self._run_again(number)
             del self._timers[number]
             self._do(number, "tick")
+
+    def _catch_up(self, number: int, wake: float) -> None:
+        self._timer(number, wake)
+        self._resumed.discard(number)
 
     def _on_signal(self, number: int, signal: BudgetSignal) -> None:
         self._later(self._rng.choice([0.0, 0.001]), partial(self._deliver, number, signal))
@@ -256,7 +265,7 @@ class World:
                 self._later(0.0, partial(self._woken, caller))
             case Refuse(waiter):
                 caller = self._callers.pop(waiter)
-                due = math.inf if caller.deadline is None else max(caller.deadline, self._resumed.get(number, 0.0))
+                due = math.inf if caller.deadline is None or number in self._resumed else caller.deadline
                 if self._now > due + self._lag + 1e-6:
                     raise Violation(f"I8: {caller} heard at {self._now:.6g}, after its deadline")
             case _:
