@@ -516,6 +516,16 @@ class _VisitsWithoutLooking(Core):
         super().stand_aside(lambda: stands() or True, sever, **how)
 
 
+class _KeepsItsConnect(Core):
+    """A connect on a loop that stands keeps its unit."""
+
+    __slots__ = ()
+
+    def _sever(self, slot: Slot, sever: Callable[[Any], bool]) -> None:
+        if slot.state is not SlotState.CONNECTING:
+            super()._sever(slot, sever)
+
+
 @pytest.mark.parametrize(
     "types",
     [
@@ -524,6 +534,7 @@ class _VisitsWithoutLooking(Core):
         {"budget_type": _AsksOnce},
         {"budget_type": _LeavesCredit},
         {"core_type": _VisitsWithoutLooking},
+        {"core_type": _KeepsItsConnect},
     ],
     ids=lambda types: next(iter(types.values())).__name__,
 )
@@ -535,6 +546,7 @@ def test_what_is_wrong_is_found(types: dict[str, Any]) -> None:
         (1, [("call", "stand"), CALLS]),
         (1, [("call", "stop", "call"), CALLS]),
         (1, [("call", "stand"), TWICE]),
+        (1, [("begin", "stand"), CALLS]),
     ]
     with pytest.raises(AssertionError, match="in the order"):
         for limit, scripts in stories:
