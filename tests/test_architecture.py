@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -415,3 +416,13 @@ def test_what_pool_and_seam_look_for_by_name_is_somebody_elses() -> None:
 def test_the_package_needs_nothing_of_its_tests() -> None:
     """Goal: what is installed runs without the repository. Method: imports of `tests`, `bench` and `conformance`."""
     assert not [item for item in IMPORTS if item.module.split(".")[0] in ("tests", "bench", "conformance")]
+
+
+def test_every_time_limit_is_a_watchdog() -> None:
+    """Goal: no time limit judges the event loop. Method: asyncio's own are called in one file, and in the commands."""
+    named = [
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if re.search(r"asyncio\.(timeout|timeout_at|wait_for)\(", path.read_text(encoding="utf-8"))
+    ]
+    assert {name for name in named if name.split("/")[0] not in ("cli", "testing")} == {"_watchdog.py"}

@@ -10,12 +10,13 @@ A :class:`Deadline` bounds a checkout in all, whatever it has to wait for.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
-__all__ = ["Deadline", "Limit", "Watchdog"]
+__all__ = ["Deadline", "Limit", "Watchdog", "waited"]
 
 # The last part of a limit belongs to the loop: it must turn for so long, in seconds, before anything is struck. A limit
 # that is short gives half of itself. One look is enough for what an answer sets off: round trips to a server nearby.
@@ -117,6 +118,16 @@ class Limit:
     def _strike(self) -> None:
         if self._ends():
             self._limit.reschedule(asyncio.get_running_loop().time())
+
+
+async def waited(work: Iterable[asyncio.Future[Any]], bound_s: float) -> None:
+    """Wait until all of ``work`` is done, at most for ``bound_s`` seconds, > 0; what it came to is not looked at.
+
+    Cancellation: safe; the work goes on.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with Limit(bound_s):
+            await asyncio.wait(list(work))
 
 
 class Deadline:

@@ -29,7 +29,7 @@ from forebay._sqlalchemy.pool_errors import turned_away
 from forebay._sqlalchemy.pool_host import PoolHost
 from forebay._sqlalchemy.pool_loops import Loops, nothing
 from forebay._sqlalchemy.time_limits import ran_out_of_time
-from forebay._watchdog import Deadline, Limit
+from forebay._watchdog import Deadline, Limit, waited
 from forebay.dialects._adapter import traits_of
 from forebay.errors import InvalidOptionError, PoolDisposedError, PoolUsageError
 from forebay.pool import CoreConfig, PoolStatistics, summed
@@ -479,7 +479,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
         in_time = await here.drain(deadline_s)
         if drains:
             # They began together, so what is left are their good-byes. A loop that ends meanwhile does not answer.
-            await asyncio.wait(drains, timeout=deadline_s + self._own_options["pool_close_timeout"])
+            await waited(drains, deadline_s + self._own_options["pool_close_timeout"])
         for shell, terminated in others:
             if shell.terminated > terminated or any(slot.owner is not None for slot in shell.core.slots):
                 in_time = False

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeGuard
 
 from forebay._sqlalchemy.greenlets import await_, in_greenlet
-from forebay._watchdog import Watchdog
+from forebay._watchdog import Watchdog, waited
 from forebay.dialects._adapter import PooledConnection, pooled
 from forebay.errors import InvalidOptionError
 
@@ -246,7 +246,7 @@ class _Clock:
         if stopping is not None:
             if not stopping.done() and not self._cancelled:
                 try:
-                    await_(asyncio.wait([stopping], timeout=_STOP_S))
+                    await_(waited([stopping], _STOP_S))
                 except BaseException:
                     stopping.cancel()
                     adapted.abort()

@@ -24,6 +24,7 @@ from typing import Any, Final
 from sqlalchemy.engine import Engine
 
 from forebay._sqlalchemy.greenlets import await_
+from forebay._watchdog import Limit
 from forebay.errors import InvalidOptionError
 
 __all__ = ["Credential", "Credentials"]
@@ -165,7 +166,7 @@ class Credentials:
 
     async def _ask(self) -> _Held:
         asked_at = self._clock()
-        limit = asyncio.timeout(self._timeout_s)
+        limit = Limit(self._timeout_s)
         try:
             async with limit:
                 answer = await _called(self._fetch)

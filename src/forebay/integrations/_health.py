@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import exc
 
 from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
+from forebay._watchdog import Limit, waited
 from forebay.engine import AsyncEngine
 
 __all__ = ["Health", "Readiness", "State"]
@@ -94,7 +95,7 @@ class _Probe:
             task = self._running[loop] = loop.create_task(self._ask(start), name="forebay readiness check")
             task.add_done_callback(lambda _: self._running.pop(loop, None))
         # Waited for from outside: leaving a connection's block takes up to pool_reset_timeout when a server is silent.
-        await asyncio.wait({task}, timeout=self._timeout_s)
+        await waited([task], self._timeout_s)
         if task.done() and not task.cancelled():
             return task.result()
         if self._full():
@@ -103,7 +104,7 @@ class _Probe:
 
     async def _ask(self, start: float) -> Health:
         try:
-            async with asyncio.timeout(self._timeout_s), self._engine.connect() as connection:
+            async with Limit(self._timeout_s), self._engine.connect() as connection:
                 await connection.exec_driver_sql("SELECT 1")
         except exc.TimeoutError as error:
             # Lent to others between our look and our call.

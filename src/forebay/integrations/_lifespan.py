@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from forebay._watchdog import Limit
 from forebay.engine import AsyncEngine
 
 __all__ = ["running"]
@@ -44,7 +45,7 @@ async def running(
 
 async def _warm_up(engines: Sequence[AsyncEngine], connections: int | None, timeout_s: float) -> None:
     try:
-        async with asyncio.timeout(timeout_s):
+        async with Limit(timeout_s):
             # One failure ends the start-up: the others are not waited for.
             await asyncio.gather(*(engine.warm_up(connections) for engine in engines))
     except TimeoutError as error:

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 from celery import signals
 from sqlalchemy import exc
 
+from forebay._watchdog import waited
+
 __all__ = ["UnsupportedPoolError", "refuse_green_threads", "run"]
 
 _T = TypeVar("_T")
@@ -68,7 +70,7 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
         if not task.done():
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):
-                loop.run_until_complete(asyncio.wait_for(asyncio.wait({task}), _CLEANUP_S))
+                loop.run_until_complete(waited([task], _CLEANUP_S))
         raise
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from forebay._watchdog import Limit
 from forebay.errors import InvalidOptionError
 
 __all__ = ["ServerLimits", "read_limits"]
@@ -111,7 +111,7 @@ async def read_limits(
     database = engine.dialect.name
     if database not in ("postgresql", "mysql", "mariadb"):
         raise InvalidOptionError(f"{database} has no limit of connections to read")
-    async with asyncio.timeout(timeout_s), engine.connect() as connection:
+    async with Limit(timeout_s), engine.connect() as connection:
         if database == "postgresql":
             return await _postgresql(connection, application_name)
         return await _mysql(connection)
