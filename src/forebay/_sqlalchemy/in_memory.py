@@ -21,7 +21,8 @@ __all__ = ["is_in_memory", "keep"]
 
 def is_in_memory(dialect: Any, url: URL) -> bool:
     """Tell whether ``url`` leads to a database in memory."""
-    return not dialect._is_url_file_db(url) or ":memory:" in str(url.database)
+    named = url.query.get("vfs") == "memdb"
+    return named or not dialect._is_url_file_db(url) or ":memory:" in str(url.database)
 
 
 def keep(dialect: Any) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from types import ModuleType
 from typing import Any
 
@@ -64,6 +65,25 @@ async def given_up(work: Any, slow: SlowSqlite) -> None:
 @pytest.mark.parametrize("options", POOLS)
 async def test_database_in_memory_is_gone_after_a_query_out_of_time(sa: ModuleType, options: dict[str, Any]) -> None:
     engine = sa.create_async_engine("sqlite+aiosqlite://", **options)
+    slow = SlowSqlite(engine)
+    await filled(engine)
+
+    async def work() -> None:
+        async with engine.connect() as connection:
+            await connection.execute(text(slow.sql))
+
+    await given_up(work(), slow)
+    rows = await count(engine)
+    await engine.dispose()
+    assert rows == 1
+
+
+@pytest.mark.skipif(sqlite3.sqlite_version_info < (3, 36), reason="SQLite before 3.36 has no memdb by name")
+@pytest.mark.parametrize("options", SHARED)
+async def test_database_in_memory_by_name_is_gone_after_a_query_out_of_time(
+    sa: ModuleType, options: dict[str, Any]
+) -> None:
+    engine = sa.create_async_engine(f"sqlite+aiosqlite:///file:/faults_{id(options)}?vfs=memdb&uri=true", **options)
     slow = SlowSqlite(engine)
     await filled(engine)
 
