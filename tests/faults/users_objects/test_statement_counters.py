@@ -73,6 +73,32 @@ async def test_a_tracer_of_asyncpgs_methods_misses_begin(
     assert await _counted(sa, database_url, seen) == expected
 
 
+@pytest.mark.parametrize("database_url", ["asyncpg"], indirect=True)
+@pytest.mark.parametrize("name", ["start", "commit", "rollback"])
+async def test_a_tracer_of_asyncpgs_transactions_misses_their_ends(
+    sa: ModuleType, database_url: str, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from asyncpg.transaction import Transaction
+
+    seen: list[str] = []
+    plain = getattr(Transaction, name)
+
+    async def wrapped(self: Any) -> None:
+        seen.append(name)
+        await plain(self)
+
+    async def transactions(namespace: Any) -> list[str]:
+        counted = await _counted(namespace, database_url, seen)
+        engine = namespace.create_async_engine(database_url)
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT 4"))
+        await engine.dispose()
+        return counted + seen
+
+    monkeypatch.setattr(Transaction, name, wrapped)
+    assert await transactions(sa) == await transactions(stock)
+
+
 @pytest.mark.parametrize(
     "database_url",
     ["psycopg"],

@@ -11,7 +11,7 @@ __all__ = ["has_its_own_cursors", "has_its_own_methods"]
 
 _ASYNCPG = ("asyncpg",)
 _CONNECTION = Originals(_ASYNCPG, "execute", "transaction")
-_TRANSACTION = Originals(_ASYNCPG, "start", "rollback")
+_TRANSACTION = Originals(_ASYNCPG, "start", "commit", "rollback")
 _CURSOR = Originals(_ASYNCPG, "fetch")
 _STATEMENT = Originals(_ASYNCPG, "cursor")
 
@@ -24,7 +24,7 @@ def _transaction_class() -> type:
 
 
 def has_its_own_methods(connection: Any) -> bool:
-    """Tell whether BEGIN and ROLLBACK of a connection may be sent without asyncpg's methods for them."""
+    """Tell whether BEGIN, COMMIT and ROLLBACK of a connection may be sent without asyncpg's methods for them."""
     return _CONNECTION.of(connection) and _TRANSACTION.of_class(_transaction_class())
 
 
