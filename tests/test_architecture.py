@@ -426,3 +426,20 @@ def test_every_time_limit_is_a_watchdog() -> None:
         if re.search(r"asyncio\.(timeout|timeout_at|wait_for)\(", path.read_text(encoding="utf-8"))
     ]
     assert {name for name in named if name.split("/")[0] not in ("cli", "testing")} == {"_watchdog.py"}
+
+
+def test_only_the_core_writes_what_a_slot_is() -> None:
+    """One judge: shell, seam and adapters tell the core what they saw. The payload of a slot alone is the shell's."""
+    written = []
+    for path in PACKAGE.rglob("*.py"):
+        part = path.relative_to(PACKAGE).parts
+        if part[:2] == ("pool", "_core") or part[0] == "testing":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            for target in targets:
+                if not isinstance(target, ast.Attribute) or target.attr == "payload":
+                    continue
+                if ast.unparse(target.value).rpartition(".")[2] == "slot":
+                    written.append(f"{path.relative_to(PACKAGE)}:{target.lineno}: {ast.unparse(target)}")
+    assert written == []

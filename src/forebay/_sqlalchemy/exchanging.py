@@ -286,7 +286,9 @@ def _is_alive(
     finally:
         watchdog.cancel()
     if alive and not late:
-        cast(Record, proxied._connection_record).slot.suspect = False
+        slot = cast(Record, proxied._connection_record).slot
+        if slot.suspect:
+            shell.answered(slot)
         return True
     if late and deadline.left_s(shell.now()):
         shell.ping_failed()

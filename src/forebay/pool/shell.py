@@ -49,11 +49,6 @@ __all__ = ["Host", "Shell"]
 _HOT_S = 0.005
 _SUSPENDED_S = 5.0
 
-# Patience with the first connect of all, and with later ones: at least so long, and so many times the slowest of late.
-_FIRST_S = 10.0
-_ATTEMPT_S = 2.0
-_ATTEMPT_TIMES = 10
-
 _boot_clock: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 
 
@@ -158,7 +153,6 @@ class Shell:
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening: dict[Slot, asyncio.Task[None]] = {}
         self._closing: dict[Slot, asyncio.Task[None]] = {}
-        self._slowest_connect_s = 0.0
         self._filling: list[tuple[int, asyncio.Future[Filled]]] = []
         self._timer: Watchdog | None = None
         # Just before what the timer was set for; infinity while none is set.
@@ -195,8 +189,7 @@ class Shell:
             idle_s = now - slot.idle_since
             if idle_s > _HOT_S:
                 if self._was_suspended():
-                    core.suspect_idle(now)
-                    slot.suspect = True
+                    core.suspect_idle(now, slot)
                 if self._host.is_dead(slot.payload):
                     core.invalidate(now, slot)
                     self.perform()
@@ -280,6 +273,10 @@ class Shell:
         """Retire every connection as old as the one the outage was seen on; all, when None is given."""
         self.core.sweep(self.now(), reported_by)
         self.perform()
+
+    def answered(self, slot: Slot) -> None:
+        """Take note that a connection its owner had reason to doubt has answered."""
+        self.core.answered(self.now(), slot)
 
     def ping_failed(self) -> None:
         """Take note that a connection did not answer: every idle one is to be asked before it is lent."""
@@ -464,7 +461,7 @@ class Shell:
         bound = Limit(self._connect_timeout_s)
         try:
             async with bound:
-                await self._connect(entry)
+                await self._connect(slot)
         except BaseException as error:
             # Also when cancelled, by the core or by a loop that shuts down: the slot must not stay behind.
             del self._opening[slot]
@@ -484,24 +481,17 @@ class Shell:
             self.core.opened(self.now(), slot)
             self.perform()
 
-    async def _connect(self, entry: Any) -> None:
-        # A connect whose packets were lost, or that a frozen server accepted, would hold its slot until the bound, and
-        # with all slots held so the pool would be down long after the server is up. So one that gets no
-        # answer in a time in which others long had one is begun anew, each time with twice the patience.
-        patience_s = max(_ATTEMPT_S, _ATTEMPT_TIMES * self._slowest_connect_s) if self._slowest_connect_s else _FIRST_S
+    async def _connect(self, slot: Slot) -> None:
+        entry = slot.payload
         while True:
-            began = self._time()
-            attempt = Limit(patience_s, partial(self._host.unanswered, entry, patience_s))
+            attempt = Limit(slot.patience_s, partial(self._host.unanswered, entry, slot.patience_s))
             try:
                 async with attempt:
-                    await self._host.open(entry)
-                # The slowest of late: forgotten in some twenty faster ones.
-                self._slowest_connect_s = max(self._time() - began, 0.9 * self._slowest_connect_s)
-                return
+                    return await self._host.open(entry)
             except TimeoutError:
                 if not attempt.expired():
                     raise
-            patience_s *= 2
+            self.core.unanswered(self.now(), slot)
 
     # -- resting and closing -------------------------------------------------------------------------------------------
 

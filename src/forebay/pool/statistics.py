@@ -73,7 +73,7 @@ def summed(parts: Sequence[CoreStatistics], limit: int | None, past: CoreStatist
         used=sum(part.lent for part in parts),
         idle=sum(part.idle for part in parts),
         connecting=sum(part.connecting for part in parts),
-        resetting=sum(part.resetting + part.pinging for part in parts),
+        resetting=sum(part.resetting for part in parts),
         closing=sum(part.closing for part in parts),
         waiting=sum(part.waiting for part in parts),
         loops=loops,

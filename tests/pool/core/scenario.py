@@ -199,6 +199,7 @@ class World:
         self._callers: dict[str, Caller] = {}
         self._woken: list[Callable[[], None]] = []
         self._silent: set[int] = set()  # connections whose peer does not answer
+        self._pinging: set[Slot] = set()  # asked by who holds them
         self._timer: float | None = None
 
     # -- running -----------------------------------------------------------------------------------------------------
@@ -331,7 +332,7 @@ class World:
         if slot.suspect or (self.pre_ping and slot.uses > 1):
             how = "hang" if str(slot.id) in map(str, self._silent) else self.server.ping
             self._note("ping", f"ping {slot.id}")
-            self._do("ping_started", slot)
+            self._pinging.add(slot)
             delay = self.server.ping_bound_s if how == "hang" else self.server.ping_s
             self._later(delay, partial(self._pinged, caller, slot, how))
             return
@@ -342,10 +343,11 @@ class World:
             self._later(caller.hold, partial(self._return, caller))
 
     def _pinged(self, caller: Caller, slot: Slot, how: str) -> None:
-        if caller.slot is not slot or slot.state is not SlotState.PINGING:
+        self._pinging.discard(slot)
+        if caller.slot is not slot or slot.state is not SlotState.LENT:
             return
         if how == "ok":
-            self._do("ping_ok", slot)
+            self._do("answered", slot)
             self._note("gets", f"{caller.name} gets {slot.id}")
             self._waited(caller)
             return

@@ -268,13 +268,11 @@ def test_a_failed_ping_makes_the_rest_suspect_and_a_second_one_condemns_it():
     rig = Rig(pool_size=5)
     slots = rig.idle(5)
     first = rig.acquire("me")
-    rig.ping_started(first)
     rig.replace(first, 30.0, "me")
     effects = rig.take()
     ((_, second),) = granted(effects)
     assert second.suspect
     assert all(slot.suspect for slot in slots[2:])
-    rig.ping_started(second)
     rig.replace(second, 30.0, "me again")
     closes = {effect.slot: effect.reason for effect in rig.take(Close)}
     assert closes == dict.fromkeys(slots[2:], CloseReason.STALE) | {second: CloseReason.PING_FAILED}
@@ -284,12 +282,37 @@ def test_a_ping_that_is_answered_clears_the_suspicion():
     """Only of the connection it was sent on."""
     rig = Rig(pool_size=2)
     rig.idle(2)
-    assert rig.suspect_idle() == 2
+    rig.suspect_idle()
     slot = rig.acquire()
-    rig.ping_started(slot)
-    assert rig.ping_ok(slot)
+    assert slot.suspect
+    rig.answered(slot)
     assert not slot.suspect
     assert rig.acquire().suspect
+
+
+def test_a_connection_lent_a_moment_ago_is_doubted_with_the_idle_ones():
+    """Whoever finds the doubt has taken one already."""
+    rig = Rig(pool_size=3)
+    rig.idle(2)
+    slot, other = rig.acquire(), rig.lent()[0]
+    rig.suspect_idle(slot)
+    assert (slot.suspect, other.suspect) == (True, False)
+
+
+def test_a_connect_without_an_answer_is_begun_anew_with_twice_the_patience():
+    """Ten seconds for the first of all; then ten times the slowest of late, and at least two seconds."""
+    rig = Rig(pool_size=5)
+    first = rig.connecting()
+    assert first.patience_s == 10.0
+    rig.now = 10.0
+    rig.unanswered(first)
+    assert first.patience_s == 20.0
+    rig.now = 11.0  # the second attempt took a second: what counts is not the time since the first
+    rig.opened(first)
+    assert rig.connecting().patience_s == 10.0
+    for _ in range(30):
+        rig.core.policy.succeeded(0.01)
+    assert rig.connecting().patience_s == 2.0
 
 
 def test_a_connection_lost_while_lent_is_closed_at_its_return():

@@ -173,13 +173,13 @@ def test_statistics_count_what_happened():
     rig.tick()
     rig.reset_started(one)
     rig.reset_done(one, True)
-    rig.ping_started(two)
+    rig.answered(two)
     rig.now = 4.0
     rig.release(patient.slot)
     statistics = rig.core.statistics()
     assert late.slot is None
     assert (statistics.granted, statistics.waited, statistics.timeouts, statistics.cancelled) == (3, 5, 1, 1)
-    assert (statistics.idle, statistics.lent, statistics.pinging, statistics.waiting) == (1, 1, 0, 0)
+    assert (statistics.idle, statistics.lent, statistics.waiting) == (1, 1, 0)
     assert (statistics.wait_s_max, statistics.wait_s_total) == (1.0, 2.0)
     assert (statistics.connects, statistics.resets) == (2, 1)
     assert statistics.use_s_total == pytest.approx(3.0 + 1.0)

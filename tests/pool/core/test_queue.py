@@ -141,7 +141,6 @@ def test_a_timeout_names_what_stood_in_the_way(situation: str, phase: Phase):
             rig.take()
         case _:
             (slot,) = rig.lent()
-            rig.ping_started(slot)
             rig.now = 1.0
             rig.replace(slot, 1.0, "again")
     rig.now = max(rig.now, 1.0)

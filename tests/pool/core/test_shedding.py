@@ -121,7 +121,6 @@ def test_who_had_its_turn_already_is_not_shed():
     rig.release(rig.slot)
     slot = rig.acquire("a")
     rig.now += 0.01
-    rig.ping_started(slot)
     rig.now += 1.0
     again = rig.replace(slot, 30.0, "a")
     rig.now += 5.0

@@ -41,18 +41,6 @@ def _lent(rig: Rig) -> Slot:
     return rig.lent()[0]
 
 
-def _pinging_for_owner(rig: Rig) -> Slot:
-    slot = _lent(rig)
-    rig.ping_started(slot)
-    return slot
-
-
-def _pinging_for_pool(rig: Rig) -> Slot:
-    slot = _idle(rig)
-    rig.ping_started(slot)
-    return slot
-
-
 def _resetting(rig: Rig) -> Slot:
     slot = _lent(rig)
     rig.reset_started(slot)
@@ -93,15 +81,11 @@ SITUATIONS: dict[str, Callable[[Rig], Slot]] = {
     "connecting": _connecting,
     "idle": _idle,
     "lent": _lent,
-    "pinging for its owner": _pinging_for_owner,
-    "pinging for the pool": _pinging_for_pool,
     "resetting": _resetting,
     "closing": _closing,
     "gone": _gone,
     "connect called off": _taken(_connecting),
     "taken from its owner": _taken(_lent),
-    "taken during a ping": _taken(_pinging_for_owner),
-    "taken during the pool's ping": _taken(_pinging_for_pool),
     "taken during a reset": _taken(_resetting),
     "taken from its owner, gone": _taken_and_gone(_lent),
     "taken during a reset, gone": _taken_and_gone(_resetting),
@@ -111,29 +95,20 @@ SITUATIONS: dict[str, Callable[[Rig], Slot]] = {
 # Written out by hand, from the theory of operation and not from the table: where each input leads when nobody else
 # waits and one connection may be kept idle. What is not here is illegal.
 OUTCOMES: dict[tuple[str, SlotInput], SlotState] = {
+    ("connecting", I.UNANSWERED): S.CONNECTING,
     ("connecting", I.OPENED): S.LENT,  # the caller it was started for still waits
     ("connecting", I.OPEN_FAILED): S.GONE,
     ("idle", I.LOST): S.CLOSING,
     ("idle", I.DOOM): S.CLOSING,
     ("idle", I.INVALIDATE): S.CLOSING,
-    ("idle", I.PING_STARTED): S.PINGING,
     ("lent", I.RELEASE): S.IDLE,
     ("lent", I.INVALIDATE): S.CLOSING,
     ("lent", I.REPLACE): S.CLOSING,
     ("lent", I.DETACH): S.GONE,
-    ("lent", I.PING_STARTED): S.PINGING,
+    ("lent", I.ANSWERED): S.LENT,
     ("lent", I.RESET_STARTED): S.RESETTING,
     ("lent", I.LOST): S.LENT,
     ("lent", I.DOOM): S.LENT,
-    ("pinging for its owner", I.PING_OK): S.LENT,
-    ("pinging for its owner", I.INVALIDATE): S.CLOSING,
-    ("pinging for its owner", I.REPLACE): S.CLOSING,
-    ("pinging for its owner", I.LOST): S.PINGING,
-    ("pinging for its owner", I.DOOM): S.PINGING,
-    ("pinging for the pool", I.PING_OK): S.IDLE,
-    ("pinging for the pool", I.INVALIDATE): S.CLOSING,
-    ("pinging for the pool", I.LOST): S.PINGING,
-    ("pinging for the pool", I.DOOM): S.PINGING,
     ("resetting", I.RESET_DONE): S.IDLE,
     ("resetting", I.INVALIDATE): S.CLOSING,
     ("resetting", I.LOST): S.RESETTING,
@@ -149,15 +124,7 @@ OUTCOMES: dict[tuple[str, SlotInput], SlotState] = {
     ("taken from its owner", I.RELEASE): S.CLOSING,
     ("taken from its owner", I.INVALIDATE): S.CLOSING,
     ("taken from its owner", I.REPLACE): S.CLOSING,
-    ("taken during a ping", I.CLOSED): S.GONE,
-    ("taken during a ping", I.LOST): S.CLOSING,
-    ("taken during a ping", I.PING_OK): S.CLOSING,
-    ("taken during a ping", I.INVALIDATE): S.CLOSING,
-    ("taken during a ping", I.REPLACE): S.CLOSING,
-    ("taken during the pool's ping", I.CLOSED): S.GONE,
-    ("taken during the pool's ping", I.LOST): S.CLOSING,
-    ("taken during the pool's ping", I.PING_OK): S.CLOSING,
-    ("taken during the pool's ping", I.INVALIDATE): S.CLOSING,
+    ("taken from its owner", I.ANSWERED): S.CLOSING,
     ("taken during a reset", I.CLOSED): S.GONE,
     ("taken during a reset", I.LOST): S.CLOSING,
     ("taken during a reset", I.RESET_DONE): S.CLOSING,
@@ -165,11 +132,13 @@ OUTCOMES: dict[tuple[str, SlotInput], SlotState] = {
     ("taken from its owner, gone", I.RELEASE): S.GONE,
     ("taken from its owner, gone", I.INVALIDATE): S.GONE,
     ("taken from its owner, gone", I.REPLACE): S.GONE,
+    ("taken from its owner, gone", I.ANSWERED): S.GONE,
     ("taken during a reset, gone", I.RESET_DONE): S.GONE,
     ("taken during a reset, gone", I.INVALIDATE): S.GONE,
 }
 
 INPUTS: dict[SlotInput, Callable[[Rig, Slot], object]] = {
+    I.UNANSWERED: lambda rig, slot: rig.unanswered(slot),
     I.OPENED: lambda rig, slot: rig.opened(slot),
     I.OPEN_FAILED: lambda rig, slot: rig.open_failed(slot, ConnectFailure.TRANSIENT, "refused"),
     I.RELEASE: lambda rig, slot: rig.release(slot),
@@ -178,8 +147,7 @@ INPUTS: dict[SlotInput, Callable[[Rig, Slot], object]] = {
     I.INVALIDATE: lambda rig, slot: rig.invalidate(slot),
     I.REPLACE: lambda rig, slot: rig.replace(slot, 30.0, "again"),
     I.DETACH: lambda rig, slot: rig.detach(slot),
-    I.PING_STARTED: lambda rig, slot: rig.ping_started(slot),
-    I.PING_OK: lambda rig, slot: rig.ping_ok(slot),
+    I.ANSWERED: lambda rig, slot: rig.answered(slot),
     I.RESET_STARTED: lambda rig, slot: rig.reset_started(slot),
     I.RESET_DONE: lambda rig, slot: rig.reset_done(slot, True),
     I.CLOSED: lambda rig, slot: rig.closed(slot),
@@ -301,7 +269,7 @@ def test_the_fast_and_the_slow_release_leave_the_same_books():
 
 
 @pytest.mark.parametrize("circumstance", ["somebody waits", "there is room", "there is no room"])
-@pytest.mark.parametrize("input", [I.RELEASE, I.RESET_DONE, I.PING_OK, I.OPENED, I.ABANDON], ids=lambda i: i.value)
+@pytest.mark.parametrize("input", [I.RELEASE, I.RESET_DONE, I.OPENED, I.ABANDON], ids=lambda i: i.value)
 def test_an_open_connection_is_placed_in_one_of_three_ways(input: SlotInput, circumstance: str):
     """Whatever frees a connection: the oldest waiter gets it, or it is kept, or it goes."""
     rig = _rig()
@@ -311,8 +279,6 @@ def test_an_open_connection_is_placed_in_one_of_three_ways(input: SlotInput, cir
             slot = _lent(rig)
         case I.RESET_DONE:
             slot = _resetting(rig)
-        case I.PING_OK:
-            slot = _pinging_for_pool(rig)
         case I.OPENED:
             slot = _connecting(rig)
             rig.abandon(next(iter(rig.core._queue)))

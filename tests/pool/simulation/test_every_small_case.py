@@ -35,24 +35,20 @@ def _possible(stage: Stage, now: float, callers: int) -> Iterator[tuple[Any, ...
         match slot.state:
             case SlotState.CONNECTING:
                 yield "opened", slot
+                yield "unanswered", slot
                 for kind in ConnectFailure:
                     yield "open_failed", slot, kind, "refused"
             case SlotState.IDLE:
                 yield "lost", slot
-                yield "ping_started", slot
             case SlotState.LENT:
-                for name in ("release", "invalidate", "detach", "lost", "reset_started", "ping_started"):
+                for name in ("release", "invalidate", "detach", "lost", "reset_started", "answered"):
                     if name != "lost" or slot.doom is None:
                         yield name, slot
+                yield "replace", slot, now + 1.5, f"{slot.owner}'"
                 granted = [waiter for waiter in stage._waiters[0].values() if waiter.slot is slot]
                 for waiter in granted:
                     if waiter.state is WaiterState.GRANTED and waiter.lease == slot.uses:
                         yield "abandon", waiter
-            case SlotState.PINGING:
-                yield "ping_ok", slot
-                if slot.owner is not None:
-                    yield "replace", slot, now + 1.5, f"{slot.owner}'"
-                yield "invalidate", slot
             case SlotState.RESETTING:
                 yield "reset_done", slot, True
                 yield "reset_done", slot, False

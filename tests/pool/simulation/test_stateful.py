@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from forebay.pool._core import CloseReason, ConnectFailure, CoreError, Misuse, Slot, SlotState, Waiter, WaiterState
+from forebay.pool._core import ConnectFailure, CoreError, Misuse, Slot, SlotState, Waiter, WaiterState
 from forebay.testing.simulate import Stage
 
 index = st.integers(0, 7)
@@ -108,23 +108,20 @@ class PoolMachine(RuleBasedStateMachine):
     def owner_is_done(self, index: int, how: str) -> None:
         self.do(how, self.pick(index, SlotState.LENT))
 
-    @precondition(lambda self: self.some(SlotState.LENT, SlotState.IDLE))
-    @rule(index=index)
-    def ping(self, index: int) -> None:
-        self.do("ping_started", self.pick(index, SlotState.LENT, SlotState.IDLE))
-
-    @precondition(lambda self: self.some(SlotState.PINGING))
-    @rule(index=index, ok=st.booleans())
-    def pong(self, index: int, ok: bool) -> None:
-        slot = self.pick(index, SlotState.PINGING)
-        assert slot is not None
-        if ok:
-            assert self.do("ping_ok", slot)
-        elif slot.owner is not None:
+    @precondition(lambda self: self.some(SlotState.LENT))
+    @rule(index=index, answered=st.booleans())
+    def ping(self, index: int, answered: bool) -> None:
+        slot = self.pick(index, SlotState.LENT)
+        if answered:
+            self.do("answered", slot)
+        else:
             self.callers += 1
             self.do("replace", slot, self.now + 1.0, f"c{self.callers}")
-        else:
-            self.do("invalidate", slot, CloseReason.PING_FAILED)
+
+    @precondition(lambda self: self.some(SlotState.CONNECTING))
+    @rule(index=index)
+    def connect_is_begun_anew(self, index: int) -> None:
+        self.do("unanswered", self.pick(index, SlotState.CONNECTING))
 
     @precondition(lambda self: self.some(SlotState.RESETTING))
     @rule(index=index, ok=st.booleans())

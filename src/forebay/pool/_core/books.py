@@ -230,7 +230,7 @@ class Books:
 
     def _begin_connect(self, now: float, waiter: Waiter | None) -> Slot:
         """Start a connect; its unit of the budget is taken already."""
-        slot = Slot(self, self._next_slot_id, now, self.generation, self.budget.outages)
+        slot = Slot(self, self._next_slot_id, now, self.generation, self.budget.outages, self.policy.patience_s)
         self._next_slot_id += 1
         self._slots[slot.id] = slot
         self.in_flight += 1
@@ -435,12 +435,10 @@ class Books:
         """
         gauges = self._gauges()
         counters = self.counters
-        owned_pings = sum(slot.state is SlotState.PINGING and slot.owner is not None for slot in self.slots)
         return CoreStatistics(
             idle=gauges[SlotState.IDLE],
-            lent=gauges[SlotState.LENT] + owned_pings,
+            lent=gauges[SlotState.LENT],
             connecting=gauges[SlotState.CONNECTING],
-            pinging=gauges[SlotState.PINGING] - owned_pings,
             resetting=gauges[SlotState.RESETTING],
             closing=gauges[SlotState.CLOSING],
             waiting=len(self._queue),

@@ -1,6 +1,6 @@
 """When a connect may start: the window, the back-off, the single prober, and what the server can bear.
 
-Three numbers decide.
+Four numbers decide.
 
 *The window* bounds connects in flight. It opens by one with each success, so it doubles per round (TCP slow start),
 and a failure closes it to one: after an outage the pool comes back 1, 2, 4, …
@@ -9,6 +9,10 @@ and a failure closes it to one: after an outage the pool comes back 1, 2, 4, …
 waiters, or a refill nobody is waiting for. With no live connection and a caller at the door there is neither, and the
 next attempt starts at once. It cannot become a storm: while failing, one attempt is in flight, and whoever comes joins
 it.
+
+*Patience* is how long a connect waits for an answer before it is begun anew: a multiple of what the slowest took of
+late. One whose packets were lost, or that a frozen server accepted, would else hold its unit until its bound; and with
+all units held so the pool would be down long after the server is up.
 
 *The target* is what the server was seen to bear. "Too many clients" sets it to what is open; below it connects go on as
 usual, beyond it each pause raises it by the window. A pool that was told 53300 so keeps what it has and feels its way
@@ -19,11 +23,19 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Final
 
 from forebay.pool._core.config import CoreConfig
 from forebay.pool._core.state import ConnectFailure
 
 __all__ = ["ConnectPolicy"]
+
+# Patience in seconds, with the first connect and with later ones: at least so long, and so many times the slowest.
+_FIRST_S: Final = 10.0
+_LATER_S: Final = 2.0
+_TIMES: Final = 10
+# What is left of the slowest with each connect that was faster; it is forgotten in some twenty.
+_FADES: Final = 0.9
 
 
 class ConnectPolicy:
@@ -42,6 +54,7 @@ class ConnectPolicy:
         "_failed_at",
         "_rng",
         "_rounds",
+        "_slowest_s",
         "_was_full",
         "error",
         "failures",
@@ -65,6 +78,12 @@ class ConnectPolicy:
         self._was_full = False
         self._rounds = 0
         self._failed_at = -math.inf
+        self._slowest_s = 0.0
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds a connect that begins now is to wait for an answer."""
+        return max(_LATER_S, _TIMES * self._slowest_s) if self._slowest_s else _FIRST_S
 
     def may_start(self, now: float, in_flight: int, live: int, wanted_by_caller: bool) -> bool:
         """Return whether a connect may start now; arms the pause that must pass first when the target forbids it.
@@ -96,8 +115,9 @@ class ConnectPolicy:
         self.retry_at = None
         return True
 
-    def succeeded(self) -> None:
-        """Take note of a connect that went well."""
+    def succeeded(self, took_s: float) -> None:
+        """Take note of a connect that went well, and of the seconds its last attempt took."""
+        self._slowest_s = max(took_s, _FADES * self._slowest_s)
         self.failures = 0
         self._rounds = 0
         self._failed_at = -math.inf

@@ -329,6 +329,13 @@ class Core(Endings):
     # -- connects ----------------------------------------------------------------------------------------------------
 
     @step
+    def unanswered(self, now: float, slot: Slot) -> None:
+        """A connect has got no answer within ``slot.patience_s`` and is begun anew, with twice the patience."""
+        self._legal(slot, SlotInput.UNANSWERED)
+        slot.attempt_at = now
+        slot.patience_s *= 2
+
+    @step
     def opened(self, now: float, slot: Slot) -> None:
         """A connect succeeded and its connection is set up.
 
@@ -342,7 +349,7 @@ class Core(Endings):
         self.live += 1
         self.counters.connects += 1
         self.counters.connect_s_total += max(0.0, now - slot.opening_at)
-        self.policy.succeeded()
+        self.policy.succeeded(now - slot.attempt_at)
         slot.opened_at = now
         self._set_lifetime(now, slot)
         self._replacement_opened(slot)
@@ -402,19 +409,12 @@ class Core(Endings):
     # -- what owners and the shell say about an open connection ----------------------------------------------------
 
     @step
-    def invalidate(
-        self, now: float, slot: Slot, reason: CloseReason = CloseReason.INVALIDATED, graceful: bool = False
-    ) -> None:
-        """An open connection must not be used any more; close it. Ends the lease, if there is one.
-
-        With ``CloseReason.PING_FAILED`` the other idle connections are judged as by :meth:`replace`.
-        """
+    def invalidate(self, now: float, slot: Slot, graceful: bool = False) -> None:
+        """An open connection must not be used any more; close it. Ends the lease, if there is one."""
         if not self._legal(slot, SlotInput.INVALIDATE):
             slot.taken_from = None
             return
-        self._leave_and_close(now, slot, reason, graceful)
-        if reason is CloseReason.PING_FAILED:
-            self._ping_failed(slot)
+        self._leave_and_close(now, slot, CloseReason.INVALIDATED, graceful)
 
     @step
     def replace(self, now: float, slot: Slot, deadline: float | None, owner: object) -> Waiter:
@@ -480,29 +480,13 @@ class Core(Endings):
         self._gone(slot, closing=True)
 
     @step
-    def ping_started(self, now: float, slot: Slot) -> None:
-        """A ping is on its way: for the owner of a lent connection, or by the pool on an idle one."""
-        self._legal(slot, SlotInput.PING_STARTED)
-        if slot.state is _IDLE:
-            self._idle.remove(slot)
-        slot.state = SlotState.PINGING
+    def answered(self, now: float, slot: Slot) -> None:
+        """The peer has answered its owner: what made the connection doubtful is over.
 
-    @step
-    def ping_ok(self, now: float, slot: Slot) -> bool:
-        """The ping was answered. For a failed one say :meth:`replace` (owner waits on) or :meth:`invalidate`.
-
-        Returns:
-            Whether the lease still stands; ``False`` when the connection was terminated meanwhile.
+        For a ping that was not answered say :meth:`replace` (the owner waits on) or :meth:`invalidate`.
         """
-        if not self._legal(slot, SlotInput.PING_OK):
-            slot.taken_from = None
-            return False
-        slot.suspect = False
-        if slot.owner is not None:
-            slot.state = _LENT
-        else:
-            self._place(now, slot)
-        return True
+        if self._legal(slot, SlotInput.ANSWERED):
+            slot.suspect = False
 
     @step
     def reset_started(self, now: float, slot: Slot) -> None:

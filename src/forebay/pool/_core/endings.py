@@ -44,11 +44,17 @@ class Endings(Upkeep):
         return self._outage(None if reporter is None else reporter.outages)
 
     @step
-    def suspect_idle(self, now: float) -> int:
-        """Mark every idle connection ``suspect``: time was suspended, or a peer does not answer. Returns how many."""
+    def suspect_idle(self, now: float, also: Slot | None = None) -> None:
+        """Mark every idle connection ``suspect``: time was suspended, or a peer does not answer.
+
+        Args:
+            now: Monotonic seconds.
+            also: A lent one that was idle until now.
+        """
         for slot in self._idle:
             slot.suspect = True
-        return len(self._idle)
+        if also is not None:
+            also.suspect = True
 
     @step
     def clear(self, now: float) -> None:
@@ -138,7 +144,6 @@ class Endings(Upkeep):
                     slot.graceful = False
                     self._effects.append(Close(slot, slot.close_reason, graceful=False))
             else:
-                # A connection the pool itself is pinging has no owner, but a ping that will be reported on.
                 if state is not _IDLE:
                     slot.taken_from = state
                     slot.taken_owner = slot.owner is not None

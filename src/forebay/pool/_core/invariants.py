@@ -81,7 +81,7 @@ def _states(core: Core, slots: tuple[Slot, ...], states: Counter[SlotState]) -> 
         owned = slot.owner is not None
         if slot.state is SlotState.GONE or slot.home is not core:
             yield "I2", f"{slot!r} is still in the books"
-        if owned != (slot.state is SlotState.LENT) and slot.state is not SlotState.PINGING:
+        if owned != (slot.state is SlotState.LENT):
             yield "I2", f"{slot!r} has {'an' if owned else 'no'} owner"
         if slot.state is SlotState.IDLE and (slot.generation != core.generation or slot.doom is not None):
             yield "I2", f"{slot!r} is idle and could not be lent"
@@ -183,7 +183,7 @@ def _time(core: Core, slots: tuple[Slot, ...]) -> Iterator[tuple[str, str]]:
                 yield "I8", f"{slot!r} will never be retired"
 
 
-_OPEN: Final = (SlotState.IDLE, SlotState.LENT, SlotState.PINGING, SlotState.RESETTING)
+_OPEN: Final = (SlotState.IDLE, SlotState.LENT, SlotState.RESETTING)
 
 
 def snapshot(core: Core) -> dict[str, Any]:
@@ -229,8 +229,8 @@ class CheckedCore(Core):
 
 
 _INPUTS: Final = (
-    "abandon acquire budget_signal clear close closed detach doom drain fill invalidate lost open_failed opened"
-    " ping_ok ping_started release replace reset_done reset_started resize suspect_idle sweep terminate_all tick"
+    "abandon acquire answered budget_signal clear close closed detach doom drain fill invalidate lost open_failed"
+    " opened release replace reset_done reset_started resize suspect_idle sweep terminate_all tick unanswered"
     " wait wait_nowait"
 )
 for _name in _INPUTS.split():

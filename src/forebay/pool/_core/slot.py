@@ -17,13 +17,15 @@ class Slot:
         home: The core it belongs to.
         id: Number within its core, from 1, never used twice.
         state: Where it is in its life, see :mod:`forebay.pool._core.state`.
-        owner: Who holds the lease (``LENT``, ``PINGING`` for a caller), else ``None``.
+        owner: Who holds the lease (``LENT``), else ``None``.
         generation: The core's generation when the connect began; older than the core's own means stale.
         uses: Leases so far; also the number of the current lease.
         suspect: Ping before handing out: something happened that makes every idle connection doubtful. Cleared by a
             ping that went well; a caller that gets a suspect slot should ask for one.
         payload: The shell's own (its connection record). The core never looks at it.
         outages: Outages the budget knew of when the connect began; one seen later is its end.
+        patience_s: How long its connect waits for an answer before it is begun anew.
+        attempt_at: When it was last begun.
         opened_at: When the connect finished. Seconds, as all times here.
         lent_at: When the current lease began.
         asked_at: When the current owner came.
@@ -44,6 +46,7 @@ class Slot:
 
     __slots__ = (
         "asked_at",
+        "attempt_at",
         "close_reason",
         "doom",
         "generation",
@@ -59,6 +62,7 @@ class Slot:
         "opening_at",
         "outages",
         "owner",
+        "patience_s",
         "payload",
         "place",
         "promised",
@@ -73,7 +77,7 @@ class Slot:
         "uses",
     )
 
-    def __init__(self, home: object, id: int, now: float, generation: int, outages: int) -> None:
+    def __init__(self, home: object, id: int, now: float, generation: int, outages: int, patience_s: float) -> None:
         self.home = home
         self.id = id
         self.state = SlotState.CONNECTING
@@ -83,7 +87,8 @@ class Slot:
         self.uses = 0
         self.suspect = False
         self.payload: Any = None  # the shell's type, unknown here
-        self.opening_at = now
+        self.opening_at = self.attempt_at = now
+        self.patience_s = patience_s
         self.opened_at = math.inf
         self.lent_at = math.inf
         self.asked_at = math.inf

@@ -4,7 +4,7 @@ Theory of operation
 ===================
 
 A *slot* is one unit of the limit ``pool_size + max_overflow``: it is born when a connect starts and ends when the
-socket is gone. In between it is in exactly one of six states, and the table below is the whole truth about how it may
+socket is gone. In between it is in exactly one of five states, and the table below is the whole truth about how it may
 move. The core looks every slow move up in this table *before* it changes anything; the two fast moves (idle → lent,
 lent → idle) are written out by hand for speed, and a test holds them against the table.
 
@@ -13,12 +13,10 @@ lent → idle) are written out by hand for speed, and a test holds them against 
                       ┌────────── OPEN_FAILED ──────────────────────────────────────────┐
       connect starts  │                                                                 ▼
     ───────────▶ CONNECTING ──OPENED──▶ IDLE ──ACQUIRE──▶ LENT ──DETACH──────────────▶ GONE
-                      │                 │ ▲ ▲              │ ▲ │                        ▲
-                      │                 │ │ └── RELEASE ───┘ │ └─RESET_STARTED─▶ RESETTING
-                      │                 │ │                  │                    │     │
-                      │                 │ └─PING_OK─ PINGING ◀┘ PING_STARTED      │     │
-                      │                 ▼             │                           │     │
-                      └──── CANCEL ──▶ CLOSING ◀──────┴───────────────────────────┘     │
+                      │                 │ ▲                │ │                          ▲
+                      │                 │ └── RELEASE ─────┘ └──RESET_STARTED─▶ RESETTING │
+                      │                 ▼                                         │     │
+                      └──── CANCEL ──▶ CLOSING ◀──────────────────────────────────┘     │
                                           └──────────────── CLOSED ─────────────────────┘
 
 Four ideas explain the rest.
@@ -29,14 +27,17 @@ the shell performs and whose result comes back as another fact. Nothing here wai
 *Closing counts.* A slot in ``CLOSING`` still holds its unit of the limit: the server may still count the session.
 ``CLOSED`` frees it, and only then may a new connect take its place.
 
-*A returned connection is placed once.* ``OPENED``, ``RELEASE``, ``ABANDON``, ``PING_OK`` (when the pool pinged) and
-``RESET_DONE`` all end in the same question, "what becomes of this open connection?", and it has three answers: the
+*A returned connection is placed once.* ``OPENED``, ``RELEASE``, ``ABANDON`` and ``RESET_DONE`` all end in the same
+question, "what becomes of this open connection?", and it has three answers: the
 oldest waiter gets it (``LENT``), it is kept (``IDLE``), or it goes (``CLOSING``).
 
 *What was taken away may still be reported on.* ``CANCEL`` (a connect that is no longer wanted) and ``TERMINATE`` (a
 drain that ran out of time) take a slot from whoever works with it. That party does not know yet and will report once
 more. ``LATE`` lists which reports are accepted then; they change nothing, except that a connection which did open is
 closed.
+
+*A ping is two facts.* Whoever holds a doubtful connection asks it. ``ANSWERED`` ends the doubt; ``REPLACE`` and
+``INVALIDATE`` say that no answer came, and make the idle ones doubtful.
 """
 
 from __future__ import annotations
@@ -68,8 +69,6 @@ class SlotState(Enum):
     """Open and free to be lent. Nobody owns it."""
     LENT = "lent"
     """Owned by one caller."""
-    PINGING = "pinging"
-    """Being checked: for the caller that owns it, or by the pool when it has no owner."""
     RESETTING = "resetting"
     """Returned, and the pool waits for the answer to its reset. Nobody owns it."""
     CLOSING = "closing"
@@ -82,6 +81,7 @@ class SlotState(Enum):
 class SlotInput(Enum):
     """What can happen to a slot."""
 
+    UNANSWERED = "unanswered"
     OPENED = "opened"
     OPEN_FAILED = "open_failed"
     CANCEL = "cancel"
@@ -94,8 +94,7 @@ class SlotInput(Enum):
     INVALIDATE = "invalidate"
     REPLACE = "replace"
     DETACH = "detach"
-    PING_STARTED = "ping_started"
-    PING_OK = "ping_ok"
+    ANSWERED = "answered"
     RESET_STARTED = "reset_started"
     RESET_DONE = "reset_done"
     TERMINATE = "terminate"
@@ -194,7 +193,6 @@ class CloseReason(IntEnum):
 _CONNECTING: Final = SlotState.CONNECTING
 _IDLE: Final = SlotState.IDLE
 _LENT: Final = SlotState.LENT
-_PINGING: Final = SlotState.PINGING
 _RESETTING: Final = SlotState.RESETTING
 _CLOSING: Final = SlotState.CLOSING
 _GONE: Final = SlotState.GONE
@@ -205,6 +203,7 @@ _PLACED: Final = frozenset({_LENT, _IDLE, _CLOSING})
 #: (state, input) → the states it may lead to. A pair that is not listed is illegal.
 TABLE: Final[dict[tuple[SlotState, SlotInput], frozenset[SlotState]]] = {
     # A connect belongs to the pool: it ends by its own result, or because the pool does not want it any more.
+    (_CONNECTING, SlotInput.UNANSWERED): frozenset({_CONNECTING}),
     (_CONNECTING, SlotInput.OPENED): _PLACED,
     (_CONNECTING, SlotInput.OPEN_FAILED): frozenset({_GONE}),
     (_CONNECTING, SlotInput.CANCEL): frozenset({_CLOSING}),
@@ -214,7 +213,6 @@ TABLE: Final[dict[tuple[SlotState, SlotInput], frozenset[SlotState]]] = {
     (_IDLE, SlotInput.LOST): frozenset({_CLOSING}),
     (_IDLE, SlotInput.DOOM): frozenset({_CLOSING}),
     (_IDLE, SlotInput.INVALIDATE): frozenset({_CLOSING}),
-    (_IDLE, SlotInput.PING_STARTED): frozenset({_PINGING}),
     (_IDLE, SlotInput.TERMINATE): frozenset({_CLOSING}),
     # Lent: everything but LOST, DOOM and TERMINATE comes from the one owner.
     (_LENT, SlotInput.RELEASE): _PLACED,
@@ -222,18 +220,11 @@ TABLE: Final[dict[tuple[SlotState, SlotInput], frozenset[SlotState]]] = {
     (_LENT, SlotInput.INVALIDATE): frozenset({_CLOSING}),
     (_LENT, SlotInput.REPLACE): frozenset({_CLOSING}),
     (_LENT, SlotInput.DETACH): frozenset({_GONE}),
-    (_LENT, SlotInput.PING_STARTED): frozenset({_PINGING}),
+    (_LENT, SlotInput.ANSWERED): frozenset({_LENT}),
     (_LENT, SlotInput.RESET_STARTED): frozenset({_RESETTING}),
     (_LENT, SlotInput.LOST): frozenset({_LENT}),
     (_LENT, SlotInput.DOOM): frozenset({_LENT}),
     (_LENT, SlotInput.TERMINATE): frozenset({_CLOSING}),
-    # Pinging: back to its owner, or placed when the pool pinged it. A failed ping is INVALIDATE or REPLACE.
-    (_PINGING, SlotInput.PING_OK): _PLACED,
-    (_PINGING, SlotInput.INVALIDATE): frozenset({_CLOSING}),
-    (_PINGING, SlotInput.REPLACE): frozenset({_CLOSING}),
-    (_PINGING, SlotInput.LOST): frozenset({_PINGING}),
-    (_PINGING, SlotInput.DOOM): frozenset({_PINGING}),
-    (_PINGING, SlotInput.TERMINATE): frozenset({_CLOSING}),
     # Resetting: the pool owns the answer; only when it is in may the next caller have the connection.
     (_RESETTING, SlotInput.RESET_DONE): _PLACED,
     (_RESETTING, SlotInput.INVALIDATE): frozenset({_CLOSING}),
@@ -249,7 +240,8 @@ TABLE: Final[dict[tuple[SlotState, SlotInput], frozenset[SlotState]]] = {
 #: The state a slot was taken from → the one more report it may still get from there, in CLOSING or GONE.
 LATE: Final[dict[SlotState, frozenset[SlotInput]]] = {
     _CONNECTING: frozenset({SlotInput.OPENED, SlotInput.OPEN_FAILED}),
-    _LENT: frozenset({SlotInput.RELEASE, SlotInput.ABANDON, SlotInput.INVALIDATE, SlotInput.REPLACE}),
-    _PINGING: frozenset({SlotInput.PING_OK, SlotInput.INVALIDATE, SlotInput.REPLACE}),
+    _LENT: frozenset(
+        {SlotInput.RELEASE, SlotInput.ABANDON, SlotInput.INVALIDATE, SlotInput.REPLACE, SlotInput.ANSWERED}
+    ),
     _RESETTING: frozenset({SlotInput.RESET_DONE, SlotInput.INVALIDATE}),
 }

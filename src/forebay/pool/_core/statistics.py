@@ -69,9 +69,8 @@ class CoreStatistics:
 
     Attributes:
         idle: Gauge: open and free.
-        lent: Gauge: owned by callers, those being pinged for their caller included.
+        lent: Gauge: owned by callers.
         connecting: Gauge: connects in flight.
-        pinging: Gauge: being checked by the pool itself.
         resetting: Gauge: returned, reset under way.
         closing: Gauge: being closed.
         waiting: Gauge: callers queued.
@@ -102,7 +101,6 @@ class CoreStatistics:
     idle: int
     lent: int
     connecting: int
-    pinging: int
     resetting: int
     closing: int
     waiting: int
@@ -148,5 +146,5 @@ class CoreStatistics:
         )
 
 
-_GAUGES = ("idle", "lent", "connecting", "pinging", "resetting", "closing", "waiting", "consecutive_failures")
+_GAUGES = ("idle", "lent", "connecting", "resetting", "closing", "waiting", "consecutive_failures")
 _NO_SUM = frozenset({*_GAUGES, "generation", "connect_window", "connect_target", "wait_s_max", "closes"})

@@ -196,7 +196,9 @@ class Stage:
                 elif isinstance(known, Waiter):
                     self._waiters[number][known.id] = known
             self.witnesses[number].observe(now, name, args, result, effects)
-            check(core)
+            # An acquire that finds nothing is no step: what another thread changed meanwhile is for the next to see.
+            if name != "acquire" or result is not None:
+                check(core)
             self._others_at_rest()
             if ask_at < core.seat.ask_at < math.inf:
                 self._nothing_is_kept(number)

@@ -67,7 +67,7 @@ class Socket:
     generation: int
     status: str = "connecting"  # or "open", "closing"
     holder: object = None
-    busy: bool = False  # the pool pings or resets it
+    busy: bool = False  # the pool resets it
     arrival: int = 0
     opened_at: float = 0.0
     condemned: bool = False  # lost, or doomed while in use
@@ -191,11 +191,7 @@ class Witness:
         self._let_go(args[0])
 
     def _on_invalidate(self, now: float, args: tuple[Any, ...], result: object) -> None:
-        slot = args[0]
-        socket = self.sockets.get(slot.id)
-        self._let_go(slot)
-        if socket is not None and socket.status == "open" and args[1:2] == (CloseReason.PING_FAILED,):
-            self._ping_failed(socket)
+        self._let_go(args[0])
 
     def _on_replace(self, now: float, args: tuple[Any, ...], waiter: Waiter) -> None:
         slot = args[0]
@@ -243,19 +239,14 @@ class Witness:
 
     _on_doom = _on_lost
 
-    def _on_ping_started(self, now: float, args: tuple[Any, ...], result: object) -> None:
-        socket = self.sockets[args[0].id]
-        socket.busy = socket.holder is None
-
-    def _on_ping_ok(self, now: float, args: tuple[Any, ...], result: bool) -> None:
+    def _on_answered(self, now: float, args: tuple[Any, ...], result: object) -> None:
         socket = self.sockets.get(args[0].id)
         if socket is not None:
-            socket.busy = False
             socket.suspect = False
 
     def _on_suspect_idle(self, now: float, args: tuple[Any, ...], result: object) -> None:
         for socket in self.sockets.values():
-            socket.suspect |= socket.free
+            socket.suspect |= socket.free or socket.slot in args
 
     def _on_reset_started(self, now: float, args: tuple[Any, ...], result: object) -> None:
         socket = self.sockets[args[0].id]
@@ -469,6 +460,8 @@ class Witness:
     def _at_rest(self, now: float) -> None:
         free = 0
         for id, socket in self.sockets.items():
+            if socket.status == "open" and not socket.severed and socket.suspect != socket.slot.suspect:
+                raise Violation(f"slot {id} is {'not ' * (not socket.slot.suspect)}suspect, against what happened")
             if socket.free:
                 free += 1
                 if socket.generation != self.generation or socket.condemned or self.closed:

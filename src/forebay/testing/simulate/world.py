@@ -120,6 +120,7 @@ class World:
         self._callers: dict[Waiter | Slot, _Caller] = {}
         self._connects: dict[Slot, int] = {}  # connect in flight → its number, so that a stale event is ignored
         self._closes: dict[Slot, int] = {}
+        self._pinging: set[Slot] = set()  # asked by their owners
         self._names = 0
         self._mood = "ok"
         self._quiet = False
@@ -274,6 +275,10 @@ class World:
     def _connected(self, number: int, slot: Slot, attempt: int, mood: str) -> None:
         if self._connects.get(slot) != attempt or number not in (*self._active, *self._retired):
             return
+        if self._rng.random() < 0.05:
+            self._do(number, "unanswered", slot)
+            self._later(0.02, partial(self._connected, number, slot, attempt, mood))
+            return
         del self._connects[slot]
         if mood == "ok":
             self._do(number, "opened", slot)
@@ -339,7 +344,7 @@ class World:
         if slot is None or slot.state is not SlotState.LENT:
             self._finish(caller)
         elif slot.suspect or self._rng.random() < 0.1:
-            self._do(caller.number, "ping_started", slot)
+            self._pinging.add(slot)
             # One deadline for the whole checkout: the shell gives up on a ping when the caller's time is over.
             left = math.inf if caller.deadline is None else max(0.0, caller.deadline - self._now)
             answer, ok = self._rng.choice([0.0, 0.01, 1.0]), self._rng.random() < 0.7
@@ -351,11 +356,10 @@ class World:
         slot = caller.slot
         if slot is None or self._callers.get(slot) is not caller:
             return
+        self._pinging.discard(slot)
         if ok:
-            if self._do(caller.number, "ping_ok", slot):
-                self._later(self._rng.choice([0.0, 0.05]), partial(self._finish, caller))
-            else:
-                del self._callers[slot]
+            self._do(caller.number, "answered", slot)
+            self._later(self._rng.choice([0.0, 0.05]), partial(self._finish, caller))
             return
         del self._callers[slot]
         self._names += 1
@@ -366,7 +370,7 @@ class World:
     def _finish(self, caller: _Caller) -> None:
         """The caller is done with its connection, in one of many ways."""
         slot, number, rng = caller.slot, caller.number, self._rng
-        if slot is None or self._callers.get(slot) is not caller or slot.state is SlotState.PINGING:
+        if slot is None or self._callers.get(slot) is not caller or slot in self._pinging:
             return
         del self._callers[slot]
         if slot.state is not SlotState.LENT:  # terminated under its owner, who may not have noticed
@@ -449,29 +453,18 @@ class World:
         if found is not None:
             self._do(found[0], "lost", found[1])
 
-    def _ping_idle(self) -> None:
-        found = self._some_slot(SlotState.IDLE)
-        if found is not None:
-            number, slot = found
-            self._do(number, "ping_started", slot)
-            self._later(self._rng.choice([0.0, 0.3]), partial(self._pool_pinged, number, slot))
-
-    def _pool_pinged(self, number: int, slot: Slot) -> None:
-        if number not in (*self._active, *self._retired):
-            return
-        if slot.state is SlotState.PINGING or slot.taken_from is SlotState.PINGING:
-            if self._rng.random() < 0.7:
-                self._do(number, "ping_ok", slot)
-            else:
-                self._do(number, "invalidate", slot, CloseReason.PING_FAILED)
-
     def _sweep(self) -> None:
         number = self._rng.choice(self._active)
         slots = self._stage.cores[number].slots
         self._do(number, "sweep", self._rng.choice([None, *slots]))
 
     def _simple(self) -> None:
-        self._do(self._rng.choice(self._active), self._rng.choice(["clear", "suspect_idle", "terminate_all", "tick"]))
+        number, name = (
+            self._rng.choice(self._active),
+            self._rng.choice(["clear", "suspect_idle", "terminate_all", "tick"]),
+        )
+        lent = [slot for slot in self._stage.cores[number].slots if slot.state is SlotState.LENT]
+        self._do(number, name, *([self._rng.choice(lent)] if lent and name == "suspect_idle" else []))
 
     def _resize(self) -> None:
         pool_size, max_overflow = self._rng.choice([1, 2, 3, 5, 0]), self._rng.choice([0, 1, 3, -1])
@@ -530,13 +523,12 @@ _LEGAL_IN = (
     ("detach", {SlotState.LENT}),
     ("closed", {SlotState.CLOSING}),
     ("reset_started", {SlotState.LENT}),
-    ("ping_started", {SlotState.LENT, SlotState.IDLE}),
+    ("answered", {SlotState.LENT}),
 )
 
 _EVENTS: tuple[Callable[[World], None], ...] = (
     *[World._change_mood] * 4,
     *[World._lose] * 4,
-    *[World._ping_idle] * 3,
     *[World._sweep] * 2,
     *[World._resize] * 2,
     *[World._do_illegal] * 3,
