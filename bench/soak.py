@@ -89,6 +89,7 @@ async def soak(
                         await callers.go()
                         watch.over = True
                         await watching
+                        callers.judge_times()
                 await see_what_is_left(engine, soaked, server, proxy, before, watch)
                 await callers.fill_the_pool()
                 await callers.come_once_more()

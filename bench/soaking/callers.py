@@ -87,6 +87,7 @@ class Callers:
         self._numbers = itertools.count()
         self._over = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._too_long: list[tuple[str, float, float, float]] = []
         self._kinds: list[tuple[str, Callable[[random.Random, int, int], Coroutine[Any, Any, None]]]] = [
             ("read", self._read),
             ("read", self._read),
@@ -152,8 +153,21 @@ class Callers:
         finally:
             waited_s = time.monotonic() - began
             self.soaked.longest_wait_s = max(self.soaked.longest_wait_s, waited_s)
-            if waited_s > POOL_TIMEOUT_S + _SLACK_S + self.soaked.longest_lag_s:
-                self.soaked.found.append(f"a checkout took {waited_s:.2f} s, pool_timeout={POOL_TIMEOUT_S:g}")
+            self._note(f"a checkout, pool_timeout={POOL_TIMEOUT_S:g}", began, POOL_TIMEOUT_S + _SLACK_S)
+
+    def _note(self, what: str, began: float, bound_s: float) -> None:
+        ended = time.monotonic()
+        if ended - began > bound_s:
+            self._too_long.append((what, began, ended, bound_s))
+
+    def judge_times(self) -> None:
+        """Say what took too long, without the time in which the event loop stood still; to be called at the end."""
+        for what, began, ended, bound_s in self._too_long:
+            stalled_s = self.soaked.stalled_s(began, ended)
+            if ended - began - stalled_s > bound_s:
+                took = f"took {ended - began:.2f} s, for {stalled_s:.2f} s of which the event loop stood still"
+                self.soaked.found.append(f"{what}: {took}")
+        self._too_long.clear()
 
     async def _call(self, caller: int) -> None:
         chance = random.Random(f"{self._seed} {caller}")
@@ -171,9 +185,7 @@ class Callers:
                 self._saw(kind, error)
                 # Who was refused comes back a little later, as a client does.
                 await asyncio.sleep(0.02)
-            took_s = time.monotonic() - began
-            if took_s > _OPERATION_S + self.soaked.longest_lag_s:
-                self.soaked.found.append(f"{kind}, {ending}: took {took_s:.2f} s")
+            self._note(f"{kind}, {ending}", began, _OPERATION_S)
             await asyncio.sleep(chance.uniform(0, 0.01))
 
     def _saw(self, kind: str, error: Exception) -> None:

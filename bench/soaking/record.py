@@ -32,6 +32,7 @@ class Soaked:
         longest_wait_s: The longest checkout.
         longest_cut_s: The longest time between a cancellation and the end of its operation.
         longest_lag_s: The latest that the event loop was.
+        stalls: When the event loop was late: from when to when, in monotonic seconds.
         logged: Errors in the log, by logger and message.
         found: What must not be, one line each; empty if all is well.
     """
@@ -46,8 +47,13 @@ class Soaked:
     longest_wait_s: float = 0.0
     longest_cut_s: float = 0.0
     longest_lag_s: float = 0.0
+    stalls: list[tuple[float, float]] = field(default_factory=list)
     logged: Counter[str] = field(default_factory=Counter)
     found: list[str] = field(default_factory=list)
+
+    def stalled_s(self, began: float, ended: float) -> float:
+        """Return for how many of the seconds between two moments the event loop stood still."""
+        return sum(max(0.0, min(until, ended) - max(since, began)) for since, until in self.stalls)
 
     def __str__(self) -> str:
         rows = (

@@ -34,6 +34,9 @@ _MEMORY_S = 2.0
 #: What asyncpg 0.32 leaves on the event loop when a connect is called off in the very turn in which TCP connected.
 _DRIVERS_OWN = "Future exception was never retrieved: ConnectionError('unexpected connection_lost() call')"
 
+# A loop later than this stood still.
+_LATE_S = 0.05
+
 
 class Watch:
     """Checks the invariants on every core there is, and notes how late the loop is."""
@@ -78,7 +81,10 @@ class Watch:
                 return
             due = time.monotonic() + 0.1
             await asyncio.sleep(0.1)
-            self._soaked.longest_lag_s = max(self._soaked.longest_lag_s, time.monotonic() - due)
+            now = time.monotonic()
+            self._soaked.longest_lag_s = max(self._soaked.longest_lag_s, now - due)
+            if now - due > _LATE_S:
+                self._soaked.stalls.append((due, now))
             if tick % 10 == 0:
                 self.look("each second")
 

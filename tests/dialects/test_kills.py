@@ -17,7 +17,7 @@ from tests.support.proxy import Proxy
 
 OTHERS = "FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(15%' AND pid <> pg_backend_pid()"
 
-FULL = [pytest.mark.slow, pytest.mark.timeout(400)]
+FULL = [pytest.mark.slow, pytest.mark.timeout(900)]
 DRIVERS = pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 
 

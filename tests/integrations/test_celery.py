@@ -55,7 +55,7 @@ def worker(broker: str, private_postgres: PostgresServer) -> Iterator[tuple[Prog
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("task", ["with_a_loop_each", "with_the_workers_loop"])
 def test_a_thousand_tasks_raise_nothing_and_stay_within_the_limit(
     worker: tuple[Program, Any, PostgresServer], task: str
@@ -93,7 +93,7 @@ def test_a_thousand_tasks_raise_nothing_and_stay_within_the_limit(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_a_task_past_its_time_limit_gives_its_connection_back(worker: tuple[Program, Any, PostgresServer]) -> None:
     """Goal: `soft_time_limit` leaves the process usable. Method: such a task on each process, then an ordinary one."""
     program, app, postgres = worker

@@ -19,7 +19,7 @@ from tests.support.availability import require
 
 httpx = pytest.importorskip("httpx")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 FOLDER = EXAMPLES / "fastapi_storefront"
 WORKERS, POOL_SIZE = 4, 3

@@ -27,8 +27,8 @@ ASK = text("select cast(:token as integer)")
     [
         pytest.param("asyncpg", 2_000, id="asyncpg"),
         pytest.param("psycopg", 500, id="psycopg"),
-        pytest.param("asyncpg", 100_000, id="asyncpg in full", marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
-        pytest.param("psycopg", 20_000, id="psycopg in full", marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+        pytest.param("asyncpg", 100_000, id="asyncpg in full", marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+        pytest.param("psycopg", 20_000, id="psycopg in full", marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
     ],
     indirect=["database_url"],
 )

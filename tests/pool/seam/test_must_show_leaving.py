@@ -19,18 +19,20 @@ async def test_a_block_is_left_within_two_seconds_of_the_stall(driver: str, requ
 
     Not what is waited for, as in SQLAlchemy, until it is cancelled: a commit, and the rollback to a savepoint.
 
-    Method: every way at the same time, each through a proxy of its own that forwards nothing from the end of the
+    Method: some ways at the same time, each through a proxy of its own that forwards nothing from the end of the
     block on. Afterwards the server answers again and the engine, of one connection, must serve somebody.
     """
     require(driver)
     server: Server = request.getfixturevalue("postgres" if driver in ("asyncpg", "psycopg") else "mariadb")
 
-    outcomes = await asyncio.gather(
-        *(
-            leave_stalled(OURS, server, driver, way, cancels=cancels, reads=reads, bound_s=2.0)
-            for way, cancels, reads in CASES
+    outcomes = []
+    for at in range(0, len(CASES), 12):  # all at once they would keep each other waiting
+        outcomes += await asyncio.gather(
+            *(
+                leave_stalled(OURS, server, driver, way, cancels=cancels, reads=reads, bound_s=2.0)
+                for way, cancels, reads in CASES[at : at + 12]
+            )
         )
-    )
     shown = dict(zip(CASES, outcomes, strict=True))
     assert [case for case, left in shown.items() if left.outcome.hung] == []
     assert [case for case, left in shown.items() if not left.works_after or left.left_behind] == []

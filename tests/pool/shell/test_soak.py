@@ -48,7 +48,7 @@ async def test_a_short_soak_breaks_no_rule_and_leaves_nothing_behind(server: Pos
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(420)
+@pytest.mark.timeout(900)
 @DRIVERS
 async def test_a_soak_of_five_minutes(server: PostgresServer, driver: str) -> None:
     """Goal: the same for as long as a test may take: nothing grows. Method: every blow many times."""

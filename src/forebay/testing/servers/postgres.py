@@ -187,9 +187,9 @@ class PostgresServer(Server):
 
     # Asking it
 
-    def query(self, sql: str, *, database: str | None = None) -> list[tuple[Any, ...]]:
+    def query(self, sql: str, *, database: str | None = None, connect_s: int = 10) -> list[tuple[Any, ...]]:
         """Run SQL as superuser on a connection of its own, in autocommit; return the rows of the last statement."""
-        with self._connect(database) as connection:
+        with self._connect(database, connect_s) as connection:
             cursor = connection.execute(sql.encode())
             while cursor.nextset():
                 pass
@@ -346,11 +346,11 @@ class PostgresServer(Server):
         import psycopg
 
         try:
-            return self.query("SHOW data_directory") == [(str(self._data),)]
+            return self.query("SHOW data_directory", connect_s=2) == [(str(self._data),)]
         except psycopg.OperationalError:
             return False
 
-    def _connect(self, database: str | None = None) -> Any:
+    def _connect(self, database: str | None = None, connect_s: int = 10) -> Any:
         # Any: psycopg is imported late, and the row type differs by caller.
         import psycopg
 
@@ -361,6 +361,6 @@ class PostgresServer(Server):
             password=self.password,
             dbname=database or self.database,
             application_name="forebay-test-helper",
-            connect_timeout=2,
+            connect_timeout=connect_s,
             autocommit=True,
         )
