@@ -262,13 +262,15 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
         slot, shell = record.slot, record.shell
         if slot is None:
             # Its connection was lost. The place may have been given to somebody else's connect meanwhile.
-            self._host.park(record)
+            places = sum(len(shell.core.slots) for shell in self._loops.live()) + len(self._host.parked)
+            if self._max_overflow < 0 or places < self._pool_size + self._max_overflow:
+                self._host.park(record)
             return
         if record.dbapi_connection is None:
             # Detached: the connection goes on living, outside of the pool.
             record.leave_slot()
+            self._host.park(record)  # for the connect of whoever waits
             shell.detached(slot)
-            self._host.park(record)
         elif record._soft_invalidate_time > record.starttime:
             record.end_lease()
             shell.invalidated(slot)

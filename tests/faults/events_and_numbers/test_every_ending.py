@@ -225,6 +225,7 @@ STEPS: dict[str, _Steps] = {
     "closed in a savepoint": _closed_in_a_savepoint,
 }
 
+
 class _Ear(logging.Handler):
     def __init__(self, heard: list[str]) -> None:
         super().__init__(logging.WARNING)

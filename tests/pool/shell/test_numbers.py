@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
+import random
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, exc, text
 
+from forebay._sqlalchemy.pool import AsyncAdaptedQueuePool
 from forebay.pool import PoolStatistics
 from tests.pool.shell.fake import World, checked_cores
 from tests.support.clock import run_virtual
+from tests.support.fake_driver import Error
+from tests.support.gates import Effect
 
 __all__ = ["checked_cores"]
 
@@ -120,3 +126,96 @@ def test_places_that_the_pool_itself_closed_are_not_counted() -> None:
                 assert world.pool.overflow() == len(world.database.sessions) - 3
 
     run_virtual(scenario())
+
+
+def _adds_up(pool: AsyncAdaptedQueuePool, *, at_rest: bool = False) -> None:
+    """Check SQLAlchemy's numbers against `statistics()`, and the sum they make in SQLAlchemy's own pool."""
+    said = pool.statistics()
+    inside, out, overflow, size = pool.checkedin(), pool.checkedout(), pool.overflow(), pool.size()
+    assert out == said.used
+    assert said.idle <= inside <= max(said.idle, size)
+    assert overflow == inside + out - size
+    assert overflow <= pool._max_overflow
+    assert f"in pool: {inside} Current Overflow: {overflow} Current Checked out connections: {out}" in pool.status()
+    if at_rest:
+        assert (said.connecting, said.resetting, said.closing, said.waiting) == (0, 0, 0, 0)
+        assert said.idle <= size
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_numbers_add_up_at_every_moment_and_every_connection_is_closed_once(seed: int) -> None:
+    """Goal: no load leaves a gauge off, or a listener that counts `connect` and `close` with a difference.
+
+    Method: callers that fail, are cancelled, lose, invalidate, retire and detach their connections, a server that
+    refuses some, disposals in between; the numbers are looked at before and after whatever a caller does.
+    """
+    rng = random.Random(seed)
+    counted: dict[str, Counter[int]] = {name: Counter() for name in ("connect", "close", "detach", "close_detached")}
+
+    async def scenario() -> None:
+        world = World(pool_size=2, max_overflow=2, pool_timeout=5.0)
+        for name, counter in counted.items():
+            event.listen(
+                world.engine.sync_engine,
+                name,
+                lambda connection, *_, counter=counter: counter.update([connection._connection.number]),
+            )
+        pools = {world.pool}
+        one_at_a_time = asyncio.Lock()
+
+        def look() -> None:
+            pools.add(world.pool)
+            for pool in pools:
+                _adds_up(pool)
+
+        async def use() -> None:
+            async with world.engine.connect() as connection:
+                look()
+                await connection.execute(text("SELECT 1"))
+                raw = await connection.get_raw_connection()
+                match rng.randrange(8):
+                    case 0:
+                        await connection.invalidate()
+                    case 1:
+                        raw.invalidate(soft=True)
+                    case 2:
+                        raw.detach()
+                    case 3:
+                        world.database.kill_backend(rng.choice(list(world.database.sessions)))
+                    case 4:
+                        world.gates.on("connect", Effect.ERROR)
+                    case 5:
+                        await asyncio.sleep(rng.random())
+                look()
+                if connection.invalidated:
+                    await connection.rollback()
+                await connection.execute(text("SELECT 2"))
+
+        async def caller() -> None:
+            for _ in range(12):
+                task = asyncio.ensure_future(use())
+                if rng.randrange(3) == 0:
+                    for _ in range(rng.randrange(12)):
+                        await asyncio.sleep(0)
+                    task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, exc.SQLAlchemyError, Error):
+                    await task
+                look()
+                if rng.randrange(20) == 0:
+                    async with one_at_a_time:  # of two at once, as in SQLAlchemy, one pool is never disposed of
+                        await world.engine.dispose()
+
+        await asyncio.gather(*(caller() for _ in range(8)))
+        await asyncio.sleep(60)
+        look()
+        await world.engine.dispose()
+        await asyncio.sleep(60)
+        for pool in pools:
+            _adds_up(pool, at_rest=True)
+            assert (pool.checkedin(), pool.checkedout()) == (0, 0)
+
+    run_virtual(scenario())
+    ended = counted["close"] + counted["close_detached"]
+    assert set(ended.values()) == {1}
+    # As in SQLAlchemy, nothing is fired for one that was detached, and lost or cut off after that.
+    assert set(counted["connect"] - ended) <= set(counted["detach"])
