@@ -378,9 +378,7 @@ class Shell:
                     elif isinstance(effect, Refuse):
                         _wake(effect.waiter, effect)
                     elif isinstance(effect, CancelOpen):
-                        # One that another loop called off while ours stood may have come to its end first.
-                        if effect.slot in self._opening:
-                            self._opening[effect.slot].cancel()
+                        self._opening[effect.slot].cancel()
                     else:
                         self._filled(effect)
         except BaseException:

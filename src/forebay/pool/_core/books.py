@@ -247,6 +247,11 @@ class Books:
         self._mark_closing(slot, CloseReason.CANCELLED, graceful=False)
         self._effects.append(CancelOpen(slot))
 
+    def _called_off_in_vain(self, slot: Slot) -> None:
+        """Take note that a connect has ended that was to be called off; if nobody has done so yet, nobody has to."""
+        slot.taken_from = None
+        self._effects = [one for one in self._effects if not (isinstance(one, CancelOpen) and one.slot is slot)]
+
     def _lend(self, now: float, slot: Slot, waiter: Waiter) -> None:
         """Hand an open connection to a waiter that was taken off the queue."""
         if slot.owner is not None:

@@ -342,7 +342,7 @@ class Core(Endings):
         If the connect had been called off, a :class:`Close` follows.
         """
         if not self._legal(slot, SlotInput.OPENED):
-            slot.taken_from = None
+            self._called_off_in_vain(slot)
             self._effects.append(Close(slot, CloseReason.CANCELLED, graceful=False))
             return
         self.in_flight -= 1
@@ -366,7 +366,7 @@ class Core(Endings):
             error: Opaque token, handed on in :class:`Refuse` and :class:`Filled`.
         """
         if not self._legal(slot, SlotInput.OPEN_FAILED):
-            slot.taken_from = None
+            self._called_off_in_vain(slot)
             self._gone(slot, closing=True)
             return
         self.in_flight -= 1

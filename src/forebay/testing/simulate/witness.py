@@ -140,7 +140,10 @@ class Witness:
             raise Violation(f"I2: {slot} was severed, but it is {socket}")
         socket.severed = True
         self.tally.total -= 1
-        return socket.status != "connecting"
+        if socket.status == "connecting":
+            socket.status = "closing"
+            return False
+        return True
 
     def observe(self, now: float, name: str, args: tuple[Any, ...], result: Any, effects: list[Effect]) -> None:
         """Take in one step.
@@ -300,7 +303,7 @@ class Witness:
                 self.sockets[slot.id] = Socket(slot, self.generation, outages=self.tally.outages)
                 self.tally.add()
             case CancelOpen(slot):
-                if self.sockets[slot.id].status != "connecting":
+                if self.sockets[slot.id].status != "connecting" and not self.sockets[slot.id].severed:
                     raise Violation(f"connect of {slot} called off, but it is {self.sockets[slot.id].status}")
                 self.sockets[slot.id].status = "closing"
             case Grant(waiter, slot):
