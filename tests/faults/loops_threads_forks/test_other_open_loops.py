@@ -160,6 +160,8 @@ def test_a_connect_on_a_loop_that_stands_still_keeps_the_place(
             if gives_up:
                 caller.cancel()
                 stands.run_until_complete(asyncio.wait({caller}))
+            elif engine.sync_engine.pool.checkedout():
+                stands.run_until_complete(caller)  # it holds its connection already
             assert runs.run_until_complete(_use(engine)) == 7
             if not gives_up:
                 assert stands.run_until_complete(caller) == 7
