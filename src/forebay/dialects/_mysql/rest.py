@@ -212,8 +212,11 @@ class RestingConnection(SaysGoodbye, PooledConnection):
         return not status & _IN_TRANSACTION and (not self.unsure or bool(status & _AUTOCOMMIT))
 
     def needs_no_rollback(self) -> bool:
-        """Tell whether no transaction is open, and nobody would miss the call of the driver's own method."""
-        return self.at_rest() and _ENDS.of(self._connection)
+        """Tell whether no transaction is open, and nobody would miss the call of the driver's own method.
+
+        It is not left out on a connection that is known to be lost: its error tells the pool.
+        """
+        return self.at_rest() and _ENDS.of(self._connection) and not self.peer_closed()
 
     def rollback(self) -> None:
         """Roll back, if there may be a transaction."""
