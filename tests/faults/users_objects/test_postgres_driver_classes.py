@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import event, make_url, text
 
+from tests.faults.marks import not_yet
+
 
 @pytest.mark.parametrize(
     "database_url",
@@ -80,6 +82,28 @@ async def test_a_psycopg_cursor_factory_does_not_see_the_first_statement(sa: Mod
         await connection.execute(text("SELECT 3"))
         assert seen == ["SELECT 2", "SELECT 3"]
     await engine.dispose()
+
+
+@not_yet("psycopg's cursors are not entered, as SQLAlchemy's adapter does with each one it makes")
+@pytest.mark.parametrize("database_url", ["psycopg"], indirect=True)
+async def test_a_psycopg_cursor_factory_is_not_entered(sa: ModuleType, database_url: str) -> None:
+    import psycopg
+
+    entered: list[Any] = []
+
+    class PreparedCursor(psycopg.AsyncCursor[Any]):
+        async def __aenter__(self) -> Any:
+            entered.append(self)
+            return await super().__aenter__()
+
+    engine = sa.create_async_engine(database_url, connect_args={"cursor_factory": PreparedCursor})
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+        entered.clear()
+        await connection.execute(text("SELECT 2"))
+        await connection.execute(text("SELECT 3"))
+    await engine.dispose()
+    assert len(entered) == 2
 
 
 @pytest.mark.parametrize("database_url", ["psycopg"], indirect=True)

@@ -145,6 +145,36 @@ async def test_a_tracer_of_a_mysql_drivers_cursor_counts_every_statement(
     assert await _counted(sa, database_url, seen) == expected
 
 
+@pytest.mark.parametrize("database_url", ["aiomysql"], indirect=True)
+async def test_a_tracer_of_a_mysql_drivers_cursor_misses_the_commit_behind_an_isolation_level(
+    sa: ModuleType, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from aiomysql.cursors import Cursor
+
+    seen: list[str] = []
+    plain = Cursor.execute
+
+    async def wrapped(self: Any, query: str, args: Any = None) -> Any:
+        seen.append(query)
+        return await plain(self, query, args)
+
+    async def counted(namespace: Any) -> list[str]:
+        engine = namespace.create_async_engine(database_url)
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+        seen.clear()
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="SERIALIZABLE")
+            await connection.execute(text("SELECT 2"))
+        await engine.dispose()
+        return list(seen)
+
+    monkeypatch.setattr(Cursor, "execute", wrapped)
+    expected = await counted(stock)
+    assert "COMMIT" in expected
+    assert await counted(sa) == expected
+
+
 @pytest.mark.parametrize("database_url", ["asyncpg", "psycopg"], indirect=True)
 async def test_a_patched_connect_of_the_driver_is_called(
     sa: ModuleType, database_url: str, monkeypatch: pytest.MonkeyPatch

@@ -21,6 +21,7 @@ __all__ = ["RestingConnection", "RestingDialect", "WatchedCursor", "has_unread",
 
 # What is left out at rest.
 _ENDS = Originals(("aiomysql", "asyncmy"), "commit", "rollback")
+_EXECUTES = Originals(("aiomysql", "asyncmy"), "execute")
 
 # Flags of the protocol.
 _IN_TRANSACTION = 0x0001
@@ -280,7 +281,10 @@ class RestingDialect:
         if level == "AUTOCOMMIT" or not pooled(dbapi_connection).needs_no_rollback():
             super().set_isolation_level(dbapi_connection, level)  # type: ignore[misc]  # the dialect's
             return
-        dbapi_connection.autocommit(False)
         cursor = dbapi_connection.cursor()
+        if not _EXECUTES.of(cursor._cursor):  # who counts statements counts the COMMIT
+            super().set_isolation_level(dbapi_connection, level)  # type: ignore[misc]  # the dialect's
+            return
+        dbapi_connection.autocommit(False)
         cursor.execute(f"SET SESSION TRANSACTION ISOLATION LEVEL {level}")
         cursor.close()
