@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import Any
 
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
 
+from forebay._sqlalchemy.greenlets import await_, in_greenlet
 from forebay.dialects._adapter import PooledConnection
 from forebay.dialects._sqlite.options import SqliteOptions
 
@@ -51,15 +53,22 @@ class PlainSqliteConnection(AsyncAdapt_aiosqlite_connection, PooledConnection):
         self._begin_due = None
         super().commit()
 
-    async def _terminate_graceful_close(self) -> None:
+    def terminate(self) -> None:
+        """Give the connection up; in a greenlet this waits until it is closed.
+
+        Cancellation: safe; the close goes on. A stop besides would have aiosqlite's close wait for ever for the answer
+        of a thread that has ended, and the end of the event loop wait for that.
+        """
+        if self._closes:
+            return
         self._closes = True
+        if in_greenlet():
+            await_(asyncio.shield(self._interrupted_and_closed()))
+        else:
+            super().terminate()
+
+    async def _interrupted_and_closed(self) -> None:
         # The thread comes to the close when it is done with what runs in it, which nobody waits for any more.
         with contextlib.suppress(ValueError):  # closed before
             await self._connection.interrupt()
-        await super()._terminate_graceful_close()
-
-    def _terminate_force_close(self) -> None:
-        # The bound of a close is over, and its thread closes the connection when it comes to that. With a stop besides,
-        # aiosqlite's close would wait for ever for the answer of a thread that has ended, and the loop's end for that.
-        if not self._closes:
-            super()._terminate_force_close()
+            await self._connection.close()
