@@ -34,6 +34,11 @@ class WatchedCursor(LeasedCursor):
     __slots__ = ()
 
     description: Any
+    _cursor: Any
+
+    def is_plain(self) -> bool:
+        """Tell whether nobody would miss a statement: the driver's own method executes it."""
+        return _EXECUTES.of(self._cursor)
 
     @checked
     def nextset(self) -> Any:
@@ -63,8 +68,6 @@ class WatchedStream(WatchedCursor):
     """The same in front of a cursor whose rows are read as they are asked for, one operation at a time."""
 
     __slots__ = ()
-
-    _cursor: Any
 
     async def _execute_async(self, operation: Any, parameters: Any) -> Any:
         result = await super()._execute_async(operation, parameters)
@@ -282,7 +285,7 @@ class RestingDialect:
             super().set_isolation_level(dbapi_connection, level)  # type: ignore[misc]  # the dialect's
             return
         cursor = dbapi_connection.cursor()
-        if not _EXECUTES.of(cursor._cursor):  # who counts statements counts the COMMIT
+        if not cursor.is_plain():  # who counts statements counts the COMMIT
             super().set_isolation_level(dbapi_connection, level)  # type: ignore[misc]  # the dialect's
             return
         dbapi_connection.autocommit(False)
