@@ -6,6 +6,9 @@ answer is one: where it does not come, nothing can have been committed, and the 
 the same checkout (:func:`another_for`). For the pool and its events both are the same: the lost connection is
 invalidated and closed, another one is connected or taken from the idle ones; the checkout goes on with it, and the
 caller keeps its turn.
+
+What waits is ``async``. What SQLAlchemy calls without awaiting (a ping of its dialect, the listeners of an event) runs
+in a greenlet, where it may wait.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import exc
 
-from forebay._sqlalchemy.greenlets import await_
+from forebay._sqlalchemy.greenlets import await_, greenlet_spawn
 from forebay._sqlalchemy.leaks import LeakWatch
 from forebay._sqlalchemy.pool_entry import ProxiedConnection, Record
 from forebay._sqlalchemy.pool_errors import turned_away
@@ -34,6 +37,7 @@ __all__ = [
     "RESET_S",
     "another_for",
     "answered_in_time",
+    "check_may_wait",
     "checked",
     "ping_bound_s",
     "pre_pings",
@@ -47,27 +51,40 @@ __all__ = [
 RESET_S = 1.0
 
 
-def wait_for(pool: AsyncAdaptedQueuePool, shell: Shell, instead_of: Slot | None, deadline: Deadline) -> Record:
-    """Wait for a connection, in place of ``instead_of`` if given, and return its record; must run in a greenlet.
+async def wait_for(pool: AsyncAdaptedQueuePool, shell: Shell, instead_of: Slot | None, deadline: Deadline) -> Record:
+    """Wait for a connection, in place of ``instead_of`` if given, and return its record.
 
     Raises:
         BaseException: What a refused caller is to see.
+
+    Cancellation: safe; a connection not yet handed over goes to the next caller.
+    """
+    try:
+        if instead_of is None:
+            return cast(Record, await shell.checkout(deadline))
+        return cast(Record, await shell.replace(instead_of, deadline))
+    except (LimitReached, TooManyWaiting, PoolClosed) as error:
+        raise turned_away(pool, error) from None
+
+
+def check_may_wait(shell: Shell) -> None:
+    """Refuse to wait for a connection of ``shell`` where its own work would wait for that.
+
+    Raises:
+        forebay.errors.PoolUsageError: It is at work.
     """
     if shell.performing:
         raise PoolUsageError(
             "A listener of a connection's close asked the pool for a connection, and none is idle. "
             "It cannot wait there; nothing was changed."
         )
-    try:
-        if instead_of is None:
-            return cast(Record, await_(shell.checkout(deadline)))
-        return cast(Record, await_(shell.replace(instead_of, deadline)))
-    except (LimitReached, TooManyWaiting, PoolClosed) as error:
-        raise turned_away(pool, error) from None
 
 
 def verify(pool: AsyncAdaptedQueuePool, shell: Shell, proxied: ProxiedConnection, deadline: Deadline) -> None:
-    """Ping, fire ``checkout``; on a disconnect try another connection, twice, as SQLAlchemy does."""
+    """Ping, fire ``checkout``; on a disconnect try another connection, twice, as SQLAlchemy does.
+
+    Must run in a greenlet.
+    """
     record = cast(Record, proxied._connection_record)
     for _attempt in range(2):
         fresh = record.was_just_opened()
@@ -84,7 +101,7 @@ def verify(pool: AsyncAdaptedQueuePool, shell: Shell, proxied: ProxiedConnection
                 else f"individual connection {proxied.dbapi_connection}"
             )
             pool.logger.info("Disconnection detected on checkout, invalidating %s (reason: %r)", which, error)
-            record = _exchange(pool, proxied, error, deadline, sweep=error.invalidate_pool)
+            record = await_(_exchange(pool, proxied, error, deadline, sweep=error.invalidate_pool))
         except BaseException as error:
             proxied._let_go()
             record._checkin_failed(error)
@@ -137,8 +154,8 @@ def reset_bound_s(record: Record | None) -> float:
     return record.pool.reset_timeout_s if record is not None else RESET_S
 
 
-def another_for(record: Record, error: BaseException) -> Any:
-    """Give the checkout of ``record`` another connection, and return that; must run in a greenlet.
+async def another_for(record: Record, error: BaseException) -> Any:
+    """Give the checkout of ``record`` another connection, and return that.
 
     Takes at most ``pool_timeout``, however often it is needed until the server answers. What the checkout left to do at
     its end (resetting an isolation level) goes along.
@@ -158,7 +175,7 @@ def another_for(record: Record, error: BaseException) -> Any:
     )
     left_to_do, held_by, info = tuple(record.finalize_callback), record.holder, dict(record._info or ())
     try:
-        replacement = _exchange(pool, proxied, error, _deadline(proxied, shell))
+        replacement = await _exchange(pool, proxied, error, _deadline(proxied, shell))
     except BaseException as failure:
         if failure.__cause__ is not None:
             raise  # the driver's own error, which users and the hints look for
@@ -172,8 +189,8 @@ def another_for(record: Record, error: BaseException) -> Any:
     return replacement.dbapi_connection
 
 
-def checked(record: Record) -> Any:
-    """Ping the connection of ``record``'s checkout as a pre-ping would; must run in a greenlet.
+async def checked(record: Record) -> Any:
+    """Ping the connection of ``record``'s checkout as a pre-ping would.
 
     Returns:
         The connection, or the one that took its place.
@@ -187,9 +204,10 @@ def checked(record: Record) -> Any:
     pool = record.pool
     for _attempt in range(2):
         current = cast(Record, proxied._connection_record)
-        if _is_alive(pool, current.shell, proxied, False, _deadline(proxied, current.shell)):
+        deadline = _deadline(proxied, current.shell)
+        if await greenlet_spawn(_is_alive, pool, current.shell, proxied, False, deadline):
             break
-        another_for(current, ConnectionError("no answer to a ping"))
+        await another_for(current, ConnectionError("no answer to a ping"))
     return proxied.dbapi_connection
 
 
@@ -207,7 +225,7 @@ def _holder(record: Record) -> ProxiedConnection:
     return proxied
 
 
-def _exchange(
+async def _exchange(
     pool: AsyncAdaptedQueuePool,
     proxied: ProxiedConnection,
     error: BaseException,
@@ -229,27 +247,18 @@ def _exchange(
     """
     record = cast(Record, proxied._connection_record)
     slot, shell = record.slot, record.shell
-    try:
-        record.drop(error)
-        if sweep:
-            pool._invalidate(proxied, error, _checkin=False)
-    except BaseException:
-        # A listener. The connection is closed all the same, and nobody waits for another one.
-        proxied._let_go()
-        record.invalidate(error)
-        pool._connection_dropped(record)
-        record.checkin()
-        raise
+    await greenlet_spawn(_drop, pool, proxied, record, error, sweep)
     # From here on the emptied record belongs to the next connect, which need not be ours.
     record.leave_slot()
     record.fairy_ref = record.holder = None
     proxied.wait_without()
     pool._host.park(record)
     try:
-        replacement = wait_for(pool, shell, slot, deadline)
+        check_may_wait(shell)
+        replacement = await wait_for(pool, shell, slot, deadline)
     except BaseException:
         if pool.dispatch.checkin:
-            pool.dispatch.checkin(None, record)
+            await greenlet_spawn(pool.dispatch.checkin, None, record)
         raise
     if pool._disposed:
         replacement._soft_invalidate_time = math.inf  # closed at its return: nobody will dispose of this pool again
@@ -261,6 +270,22 @@ def _exchange(
             "session or connection; one session per task."
         ) from error
     return replacement
+
+
+def _drop(
+    pool: AsyncAdaptedQueuePool, proxied: ProxiedConnection, record: Record, error: BaseException, sweep: bool
+) -> None:
+    try:
+        record.drop(error)
+        if sweep:
+            pool._invalidate(proxied, error, _checkin=False)
+    except BaseException:
+        # A listener. The connection is closed all the same, and nobody waits for another one.
+        proxied._let_go()
+        record.invalidate(error)
+        pool._connection_dropped(record)
+        record.checkin()
+        raise
 
 
 def _is_alive(

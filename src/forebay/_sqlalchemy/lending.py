@@ -214,11 +214,11 @@ async def raw(proxied: Any) -> Any:
     """
     connection = pooled(proxied.dbapi_connection)
     if connection.owes_ping:
-        await greenlet_spawn(connection.pay_ping)
+        await connection.pay_ping()
     else:
         # If it is lost, whoever uses it will hear of that; here nobody would give the checkout back.
         with contextlib.suppress(Exception):
-            await greenlet_spawn(connection.settle)
+            await connection.settle()
     return proxied
 
 

@@ -20,7 +20,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool as _StockQueuePool
 from sqlalchemy.pool import Pool, PoolProxiedConnection
 from sqlalchemy.pool.base import reset_rollback
 
-from forebay._sqlalchemy.exchanging import verify, wait_for
+from forebay._sqlalchemy.exchanging import check_may_wait, verify, wait_for
 from forebay._sqlalchemy.greenlets import await_, greenlet_spawn, in_greenlet
 from forebay._sqlalchemy.holders import described, holder_here
 from forebay._sqlalchemy.leaks import LeakWatch
@@ -121,7 +121,8 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
             record: Record | None = shell.checkout_nowait()
             if record is None:
                 deadline = Deadline(shell.now(), self._patience_s)
-                record = wait_for(self, shell, None, deadline)
+                check_may_wait(shell)
+                record = await_(wait_for(self, shell, None, deadline))
         else:
             (record, deadline, error), shell.handed = shell.handed, None
             if record is None:

@@ -105,16 +105,16 @@ class PoolHost:
 
     async def settle(self, entry: Record) -> None:
         """Bring a connection to rest, then end its checkout as a return would: reset, ``reset``, ``checkin``."""
-        await greenlet_spawn(self._settle, entry)
-
-    def _settle(self, entry: Record) -> None:
-        logger = self._pool.logger
         try:
-            entry.adapted.come_clean()
+            await entry.adapted.come_clean()
         except BaseException as error:
-            logger.info("Connection %r did not come to rest: %s", entry.dbapi_connection, error)
-            self._give_up(entry, error)
+            self._pool.logger.info("Connection %r did not come to rest: %s", entry.dbapi_connection, error)
+            await greenlet_spawn(self._give_up, entry, error)
             raise
+        await greenlet_spawn(self._end_checkout, entry)
+
+    def _end_checkout(self, entry: Record) -> None:
+        logger = self._pool.logger
         if entry.reset_due:
             try:
                 self._reset(entry)

@@ -18,7 +18,8 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from forebay._sqlalchemy.greenlets import await_
+from forebay._sqlalchemy.greenlets import await_, greenlet_spawn
+from forebay.dialects._outcome import How, Outcome
 from forebay.dialects.switches import Switches
 
 if TYPE_CHECKING:
@@ -90,6 +91,38 @@ class PooledConnection:
         slot = record.slot if record is not None and record.dbapi_connection is self else None
         return 0 if slot is None else int(slot.uses)
 
+    # -- statements ----------------------------------------------------------------------------------------------------
+
+    async def run(self, operation: Any, parameters: Any = None, how: How | None = None) -> Outcome:
+        """Execute a statement, with the BEGIN it may need, and return what came of it.
+
+        Where the connection turns out lost early enough, the statement is sent again on another one, which is this
+        checkout's from then on; where its plan is out of date and nothing has been done yet, it is prepared anew.
+
+        Args:
+            operation: The statement.
+            parameters: Its parameters, as the driver takes them; None for none.
+            how: The way of one of the driver's own cursors; by default all rows are fetched.
+
+        Raises:
+            BaseException: What the driver raised, as the DBAPI has it; what was raised in place of a connection.
+
+        Cancellation: the connection needs to be brought to rest, or the checkout is given up.
+        """
+        # By the DBAPI, for who has no other way.
+        return await greenlet_spawn(self._run_by_cursor, operation, parameters)
+
+    def _run_by_cursor(self, operation: Any, parameters: Any) -> Outcome:
+        adapted: Any = self
+        cursor = adapted.cursor()
+        try:
+            cursor.execute(operation, *(() if parameters is None else (parameters,)))
+            description = cursor.description
+            rows = list(cursor.fetchall()) if description else []
+            return Outcome(self, rows, description, cursor.rowcount, getattr(cursor, "lastrowid", None))
+        finally:
+            cursor.close()
+
     # -- the transaction -----------------------------------------------------------------------------------------------
 
     def at_rest(self) -> bool | None:
@@ -149,20 +182,23 @@ class PooledConnection:
         """
         return False
 
-    def pay_ping(self) -> PooledConnection:
-        """Do the ping that :meth:`vouches` left to BEGIN, if it is owed; must run in a greenlet.
+    async def pay_ping(self) -> PooledConnection:
+        """Do the ping that :meth:`vouches` left to BEGIN, if it is owed.
 
         Returns:
             The connection to go on with: this one, or the one that took its place.
 
         Raises:
             BaseException: No other connection could be had.
+
+        Cancellation: the checkout is given up.
         """
         return self
 
-    def settle(self) -> None:
-        """Read the answer to what :meth:`leave` sent, if that is still due; must run in a greenlet. By default nothing
-        is.
+    async def settle(self) -> None:
+        """Read the answer to what :meth:`leave` sent, if that is still due. By default nothing is.
+
+        Cancellation: safe where it was not due; else the connection needs to be brought to rest.
         """
 
     def is_behind_pooler(self) -> bool:
@@ -181,11 +217,13 @@ class PooledConnection:
     def set_aside(self) -> None:
         """Take note that the pool is going to bring the connection to rest: :meth:`come_clean` comes next."""
 
-    def come_clean(self) -> None:
-        """Bring the connection to rest after an operation that was cut off; must run in a greenlet.
+    async def come_clean(self) -> None:
+        """Bring the connection to rest after an operation that was cut off.
 
         Raises:
             Exception: It does not come clean, which is the default; it must be closed.
+
+        Cancellation: the connection must be closed.
         """
         raise NotImplementedError(f"{type(self).__name__} does not know how to come to rest")
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final
 
-__all__ = ["LostEarly", "is_stale_plan", "sent_again_if_lost"]
-
-_T = TypeVar("_T")
+__all__ = ["Losses", "LostEarly", "StalePlan", "is_stale_plan"]
 
 # How often a statement is sent again in all, each time on another connection. With two instead of four, one reader in
 # ten thousand met three killed sessions in a row where the server ended fifty a second.
@@ -42,24 +39,31 @@ class LostEarly(Exception):
         self.suspect = begun and not said & _ENDED_BY_SERVER
 
 
-def sent_again_if_lost(send: Callable[[], _T], go_on: Callable[[Exception], None]) -> _T:
-    """Return what ``send`` does; after a :class:`LostEarly` call ``go_on``, which finds another connection, and repeat.
+class StalePlan(Exception):
+    """The prepared statement was out of date, and nothing has been done in the transaction: it may be begun again.
 
-    Raises:
-        LostEarly: It was sent often enough.
-        BaseException: What ``send`` and ``go_on`` raise.
+    Attributes:
+        error: What the driver raised.
     """
-    lost = suspect = 0
-    while True:
-        try:
-            return send()
-        except LostEarly as early:
-            lost += 1
-            suspect += early.suspect
-            if lost > _RESENDS or suspect > _RESENDS_SUSPECT:
-                raise
-            error = early.error
-        go_on(error)
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class Losses:
+    """Counts how often the connection of one statement was lost."""
+
+    __slots__ = ("_lost", "_suspect")
+
+    def __init__(self) -> None:
+        self._lost = self._suspect = 0
+
+    def allow(self, early: LostEarly) -> bool:
+        """Take note of one more; return whether the statement may be sent again."""
+        self._lost += 1
+        self._suspect += early.suspect
+        return self._lost <= _RESENDS and self._suspect <= _RESENDS_SUSPECT
 
 
 def is_stale_plan(error: BaseException) -> bool:

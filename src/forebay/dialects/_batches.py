@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from typing import Any
 
 from forebay._sqlalchemy.greenlets import await_
@@ -33,8 +33,12 @@ class BatchReading:
     #: The server has no rows left.
     _ended: bool
 
-    async def _more(self, rows: int | None) -> None:
-        """Append ``rows`` rows to those that are here, or all that are left; note whether that was the end."""
+    def _more(self, rows: int | None) -> Awaitable[list[Any]]:
+        """Have the connection fetch the next ``rows`` rows, > 0, or all that are left."""
+        raise NotImplementedError
+
+    def _add(self, found: list[Any], wanted: int | None) -> None:
+        """Take what came when ``wanted`` rows were asked for, or all; note whether that was the end."""
         raise NotImplementedError
 
     def _at_least(self, rows: int) -> int:
@@ -49,7 +53,7 @@ class BatchReading:
 
     @checked
     def _fetch_more(self, rows: int | None) -> None:
-        await_(self._more(rows))
+        self._add(await_(self._more(rows)), rows)
 
     def __iter__(self) -> Iterator[Any]:
         while (row := self.fetchone()) is not None:

@@ -177,8 +177,8 @@ async def test_a_transaction_that_only_read_is_left_without_waiting(party: Party
         assert adapted.at_rest() is True
         assert adapted.proven()
         assert not adapted.may_leave()
-        await in_greenlet(connection, adapted.settle)
-        await in_greenlet(connection, adapted.settle)  # nothing is due now
+        await adapted.settle()
+        await adapted.settle()  # nothing is due now
         assert adapted.at_rest() is True
         await connection.rollback()
         assert (await connection.execute(text(party.read))).scalar_one() == 1
@@ -203,7 +203,7 @@ async def test_a_ping_is_owed_only_by_who_vouches_and_is_paid_once(party: Party)
         async with engine.connect() as connection:
             adapted = adapted_of(connection)
             first = adapted.owes_ping
-            assert await in_greenlet(connection, adapted.pay_ping) is adapted
+            assert await adapted.pay_ping() is adapted
             assert not adapted.owes_ping
     assert first is (party.name in VOUCH)
     if party.name in VOUCH:
@@ -245,7 +245,7 @@ async def test_it_comes_clean_or_says_that_it_does_not_know_how(party: Party) ->
         assert adapted.comes_clean is (party.name in COME_CLEAN)
         if not adapted.comes_clean:
             with pytest.raises(NotImplementedError):
-                await in_greenlet(connection, adapted.come_clean)
+                await adapted.come_clean()
         async with party.at_work(connection) as task:
             if party.fake is not None:
                 party.fake.gates.open("execute")

@@ -150,8 +150,8 @@ class FakePooledConnection(SaysGoodbye, NotesLeftovers, _AdaptedConnection):
     def failures(self) -> tuple[type[Exception], ...]:
         return (Error,)
 
-    def come_clean(self) -> None:
-        await_(self._connection.settle())
+    async def come_clean(self) -> None:
+        await self._connection.settle()
 
 
 class _PooledModule(PooledModule, _Module):

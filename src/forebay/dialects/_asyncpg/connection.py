@@ -20,6 +20,7 @@ from forebay._sqlalchemy.greenlets import await_, in_greenlet
 from forebay.dialects._adapter import fileno_of, let_go_of, socket_hung_up
 from forebay.dialects._again import LostEarly
 from forebay.dialects._asyncpg.cursors import AsyncpgCursor, AsyncpgServerSideCursor
+from forebay.dialects._asyncpg.executing import fetched
 from forebay.dialects._asyncpg.originals import has_its_own_methods
 from forebay.dialects._asyncpg.parts import lacking
 from forebay.dialects._asyncpg.replies import Begin
@@ -52,6 +53,7 @@ class AsyncpgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_asyncpg_co
         "_loggers",
         "_names",
         "_rider",
+        "_stale_since",
         "kept",
         "lacks",
         "leftovers",
@@ -76,12 +78,25 @@ class AsyncpgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_asyncpg_co
         self._loggers = connection._query_loggers if self._rider is not None else frozenset()
         self.kept = False
         self._first = False
+        # What was prepared before that, by the wall clock, is out of date.
+        self._stale_since = 0.0
         self.leftovers = Leftovers()
         self.plain = False
 
     def cursor(self, server_side: bool = False) -> Any:
         """Return a cursor, or one that reads in batches."""
         return AsyncpgServerSideCursor(self) if server_side else AsyncpgCursor(self)
+
+    # -- statements ----------------------------------------------------------------------------------------------------
+
+    _execute = fetched
+
+    async def _begin_anew(self) -> None:
+        await self._roll_back()
+        self.plans_are_stale()
+
+    def _pings_first(self) -> bool:
+        return self.isolation_level == "autocommit"
 
     # -- transactions --------------------------------------------------------------------------------------------------
 
@@ -177,9 +192,15 @@ class AsyncpgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_asyncpg_co
     @counted
     def rollback(self) -> None:
         """Roll the transaction back, if there is one; must run in a greenlet."""
+        if self._transaction is None:
+            self.leftovers.rolled_back()
+        else:
+            await_(self._roll_back())
+
+    async def _roll_back(self) -> None:
         transaction = self._transaction
         if transaction is not None:
-            self._end(transaction.rollback)
+            await self._end(transaction.rollback)
         self.leftovers.rolled_back()
 
     @counted
@@ -188,27 +209,23 @@ class AsyncpgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_asyncpg_co
         transaction = self._transaction
         if transaction is not None:
             self.leftovers.committing(self.checkout())
-            self._end(transaction.commit)
+            await_(self._end(transaction.commit))
 
-    def _end(self, how: Any) -> None:
-        try:
-            await_(self._end_and_forget(how))
-        except Exception as error:
-            self._handle_exception(error)
-
-    async def _end_and_forget(self, how: Any) -> None:
+    async def _end(self, how: Any) -> None:
         # Outside of a greenlet this body never runs, and the transaction stays as it is.
         try:
             await self.finished(how())
-        except BaseException:
+        except BaseException as error:
             # asyncpg refuses when another task's operation is under way: nothing was sent. A timeout or a cancellation
             # leaves open what became of it.
             if self._may_still_be_open():
                 self._goes_on()
+            else:
+                self._transaction = None
+                self.plain = False
+            if not isinstance(error, Exception):
                 raise
-            self._transaction = None
-            self.plain = False
-            raise
+            self._handle_exception(error)
         self._transaction = None
         self.plain = False
 
@@ -273,13 +290,37 @@ class AsyncpgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_asyncpg_co
 
     # -- prepared statements -------------------------------------------------------------------------------------------
 
-    async def _prepare(self, operation: Any, invalidate_timestamp: float) -> tuple[Any, Any]:
-        await self._check_type_cache_invalidation(invalidate_timestamp)  # type: ignore[no-untyped-call]
+    def _stale_for_dialect(self) -> float:
+        """Return since when what was prepared is out of date, by the wall clock, as the dialect knows it."""
+        record = self.record
+        if record is None:
+            return 0.0
+        dialect: Any = record.pool._dialect
+        asof: float = dialect._invalidate_schema_cache_asof
+        return asof
+
+    async def check_types(self, asof: float | None) -> float:
+        """Have asyncpg forget what it knows of types, if they may have changed since ``asof``.
+
+        Args:
+            asof: What was prepared before that, by the wall clock, is out of date; None: as the dialect knows it.
+
+        Returns:
+            The same, with what this connection knows.
+        """
+        stale_since = max(self._stale_for_dialect() if asof is None else asof, self._stale_since)
+        if stale_since > self._invalidate_schema_cache_asof:
+            await self._check_type_cache_invalidation(stale_since)  # type: ignore[no-untyped-call]
+        return stale_since
+
+    async def _prepare(self, operation: Any, asof: float | None) -> tuple[Any, Any]:
+        """Return the prepared statement, and its columns as in DBAPI, None without any."""
+        invalidate_timestamp = await self.check_types(asof)
         cache = self._prepared_statement_cache
         if cache is not None and operation in cache:
-            prepared, attributes, prepared_at = cache[operation]
+            prepared, description, prepared_at = cache[operation]
             if prepared_at > invalidate_timestamp:
-                return prepared, attributes
+                return prepared, description
         names = self._names
         name = names.name_for(operation) if names is not None else self._prepared_statement_name_func()
         connection: Any = self._connection
@@ -292,20 +333,19 @@ class AsyncpgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_asyncpg_co
             # under another name leads to the same plan on the server, as stale as before.
             text = f"{operation} /* prepared anew {invalidate_timestamp:.6f} */"
         prepared = await connection.prepare(text, name=name)
-        attributes = prepared.get_attributes()
+        columns = prepared.get_attributes()
+        description = [(one.name, one.type.oid, None, None, None, None, None) for one in columns] or None
         if cache is not None:
-            cache[operation] = prepared, attributes, time.time()
-        return prepared, attributes
+            cache[operation] = prepared, description, time.time()
+        return prepared, description
 
-    def plans_are_stale(self) -> float:
-        """Take note that a prepared statement was out of date: all may be; return since when, as wall-clock time."""
+    def plans_are_stale(self) -> None:
+        """Take note that a prepared statement was out of date: all may be."""
+        self._stale_since = time.time()
         record = self.record
-        if record is None:
-            return time.time()
-        dialect: Any = record.pool._dialect
-        dialect._invalidate_schema_cache()
-        asof: float = dialect._invalidate_schema_cache_asof
-        return asof
+        if record is not None:
+            dialect: Any = record.pool._dialect
+            dialect._invalidate_schema_cache()
 
     # -- leaving a transaction that only read --------------------------------------------------------------------------
 
@@ -357,7 +397,7 @@ class AsyncpgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_asyncpg_co
     def handed_out(self) -> Any:
         """Return the asyncpg connection, in step with the transaction, for somebody who will use it directly."""
         if self.owes_ping and in_greenlet():
-            return self.pay_ping().handed_out()
+            return await_(self.pay_ping()).handed_out()
         connection: Any = self._connection
         self.plain = False
         self.kept = True
@@ -404,7 +444,7 @@ class AsyncpgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_asyncpg_co
         """Tell whether the user has asked for transactions that only read."""
         return self.readonly
 
-    def _copy_settings_to(self, other: AsyncpgConnection) -> None:
+    async def _copy_settings_to(self, other: AsyncpgConnection) -> None:
         other.isolation_level, other._isolation_setting = self.isolation_level, self._isolation_setting
         other.readonly, other.deferrable = self.readonly, self.deferrable
 
@@ -482,15 +522,14 @@ class AsyncpgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_asyncpg_co
         """Whether :meth:`come_clean` knows how; else the connection of an operation that was cut off is dropped."""
         return "keeping what was cut off" not in self.lacks
 
-    def come_clean(self) -> None:
-        """Bring the connection to rest after an operation that was cut off; must run in a greenlet.
+    async def come_clean(self) -> None:
+        """Bring the connection to rest after an operation that was cut off.
 
         Raises:
             Exception: It does not come clean; it must be dropped.
-        """
-        await_(self._come_clean())
 
-    async def _come_clean(self) -> None:
+        Cancellation: it must be dropped.
+        """
         connection: Any = self._connection
         # asyncpg asks the server to cancel what its caller gave up. Its next operation is held back until the socket of
         # that request has closed and the cancelled query has been answered, so what comes back now was asked now.

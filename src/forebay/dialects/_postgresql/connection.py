@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final, NoReturn, Self, cast
+from typing import Any, Final, NoReturn, Self, cast
 
 from forebay._sqlalchemy.exchanging import another_for, answered_in_time, checked, ping_bound_s, pre_pings, untouched
+from forebay._sqlalchemy.greenlets import await_
 from forebay.dialects._adapter import traits_of
-from forebay.dialects._again import LostEarly
+from forebay.dialects._again import Losses, LostEarly, StalePlan
 from forebay.dialects._leftovers import NotesLeftovers
+from forebay.dialects._outcome import How, Outcome
+from forebay.dialects._use import refuse
 from forebay.dialects.switches import Switches
 
 __all__ = ["PostgresqlConnection"]
@@ -47,6 +50,60 @@ class PostgresqlConnection(NotesLeftovers):
         record = self.record
         return record is not None and traits_of(record.pool._dialect).talks_to_server
 
+    async def run(self, operation: Any, parameters: Any = None, how: How | None = None) -> Outcome:
+        """Execute a statement, with the BEGIN it may need, and return what came of it; see the contract.
+
+        Raises:
+            BaseException: What the driver raised, as the DBAPI has it; what was raised in place of a connection.
+
+        Cancellation: the connection needs to be brought to rest; while another one is waited for, the checkout is
+            given up.
+        """
+        adapted = await self.pay_ping() if self.owes_ping and self._pings_first() else self
+        if how is None:
+            how = type(self)._execute
+        losses: Losses | None = None
+        while True:
+            lease = adapted.lease
+            adapted.busy += 1
+            try:
+                try:
+                    return await how(adapted, operation, parameters)
+                except StalePlan:
+                    await adapted._begin_anew()
+                return await how(adapted, operation, parameters)
+            except Exception as error:
+                own = error.error if isinstance(error, (LostEarly, StalePlan)) else error
+                if adapted.lease != lease:
+                    refuse(adapted, own)
+                if own is error:
+                    raise
+                early = error if isinstance(error, LostEarly) else None
+            finally:
+                adapted.busy -= 1
+            losses = losses or Losses()
+            if early is None or not losses.allow(early):
+                adapted._raise(own)
+            adapted = await adapted.replaced(own)
+
+    async def _execute(self, operation: Any, parameters: Any) -> Outcome:
+        """Execute a statement and fetch its rows.
+
+        Raises:
+            LostEarly: The connection was lost before anything can have come of it.
+            StalePlan: The prepared statement was out of date, as the first of its transaction.
+            BaseException: What the driver raised, as the DBAPI has it.
+        """
+        raise NotImplementedError
+
+    async def _begin_anew(self) -> None:
+        """Roll back what a statement with an outdated plan has left; what is executed next is prepared anew."""
+        raise NotImplementedError
+
+    def _pings_first(self) -> bool:
+        """Tell whether a ping that is owed comes before the next statement: no BEGIN comes with that."""
+        raise NotImplementedError
+
     def _note_use(self) -> bool:
         """Take note that the connection is used; return whether that is the first time in a checkout of the pool."""
         record = self.record
@@ -70,43 +127,51 @@ class PostgresqlConnection(NotesLeftovers):
             answered_in_time(self.record)
         return LostEarly(error, begun=begun)
 
-    def pay_ping(self) -> Self:
-        """Do the ping that was left to BEGIN, if it is owed; must run in a greenlet.
+    async def pay_ping(self) -> Self:
+        """Do the ping that was left to BEGIN, if it is owed.
 
         Returns:
             The connection to go on with: this one, or the one that took its place.
 
         Raises:
             BaseException: No other connection could be had.
+
+        Cancellation: the checkout is given up.
         """
         if not self.owes_ping:
             return self
         self.owes_ping = False
-        return self._settings_for(checked(self.record)) if self.record is not None else self
+        return await self._settings_for(await checked(self.record)) if self.record is not None else self
 
-    def replaced(self, error: Exception) -> Self:
-        """Return another connection for the same checkout, this one being lost; must run in a greenlet.
+    def _paid(self) -> Self:
+        """Do the same in a greenlet."""
+        return await_(self.pay_ping()) if self.owes_ping else self
+
+    async def replaced(self, error: Exception) -> Self:
+        """Return another connection for the same checkout, this one being lost.
 
         Raises:
             BaseException: No other connection could be had.
+
+        Cancellation: the checkout is given up.
         """
         record = self.record
         assert record is not None
         held: object = record.dbapi_connection
         if held is not self:
             self._raise(error)  # another task of the same session has given the checkout up
-        return self._settings_for(another_for(record, error))
+        return await self._settings_for(await another_for(record, error))
 
-    def _settings_for(self, other: object) -> Self:
+    async def _settings_for(self, other: object) -> Self:
         # Of the same dialect, and so of the same class.
         taken = cast("Self", other)
         if taken is not self:
-            self._copy_settings_to(taken)
+            await self._copy_settings_to(taken)
             taken.owes_ping = False
         return taken
 
-    def _copy_settings_to(self, other: Self) -> None:
-        """Have ``other`` begin its transactions as this one does; must run in a greenlet."""
+    async def _copy_settings_to(self, other: Self) -> None:
+        """Have ``other`` begin its transactions as this one does."""
         raise NotImplementedError
 
     def _raise(self, error: Exception) -> NoReturn:

@@ -19,9 +19,10 @@ from forebay._sqlalchemy.goodbyes import SaysGoodbye
 from forebay._sqlalchemy.greenlets import await_, in_greenlet
 from forebay._watchdog import Limit
 from forebay.dialects._adapter import PooledConnection, socket_hung_up
-from forebay.dialects._again import LostEarly, sent_again_if_lost
+from forebay.dialects._again import StalePlan, is_stale_plan
 from forebay.dialects._asyncpg.reads import only_reads
 from forebay.dialects._leftovers import NOT_PROVEN, Leaves, Leftovers, left_by, proof_of_rest
+from forebay.dialects._outcome import CursorOutcome, Outcome
 from forebay.dialects._postgresql.connection import PostgresqlConnection
 from forebay.dialects._psycopg.bounded import fileno_of, hang_up
 from forebay.dialects._psycopg.cursors import PsycopgCursor, PsycopgStream
@@ -136,7 +137,7 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
         if not kw and _PLAIN_NAME.fullmatch(name) and self._can_stream():
             return PsycopgStream(self, name)
         # It begins by itself, and waits for the answer. Begun here, the connection is checked, too.
-        adapted = self.begun()
+        adapted = await_(self.begun())
         adapted.note_unseen()
         return AsyncAdapt_psycopg_connection.cursor(adapted, name, **kw)  # type: ignore[no-untyped-call]
 
@@ -148,6 +149,76 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
         cursor = PsycopgCursor(self)
         cursor.execute(operation, parameters, **kw)
         return cursor
+
+    # -- statements ----------------------------------------------------------------------------------------------------
+
+    async def _execute(self, operation: Any, parameters: Any) -> Outcome:
+        connection: Any = self._connection
+        return await self.execute_on(connection.cursor(), operation, parameters, {})
+
+    async def _begin_anew(self) -> None:
+        await self._roll_back()
+
+    def _pings_first(self) -> bool:
+        return not self.begins_now()
+
+    async def execute_on(self, cursor: Any, query: Any, params: Any, kw: dict[str, Any]) -> Outcome:
+        """Run a statement on psycopg's ``cursor``, behind the BEGIN it may need, and fetch its rows.
+
+        Raises:
+            LostEarly: The connection was lost before BEGIN was answered, in the first transaction of its checkout.
+            StalePlan: The prepared statement was out of date, as the first of its transaction.
+            psycopg.Error: The server refused BEGIN or the statement, or is lost.
+
+        Cancellation: the connection needs to be brought to rest.
+        """
+        first = self.at_rest()
+        try:
+            await self._send(cursor, query, params, kw)
+            result = cursor.pgresult
+            rows = await cursor.fetchall() if result is not None and result.status == self.tuples_ok else []
+        except Exception as error:
+            self._failed(error, cursor, query, params, first)
+            raise
+        return CursorOutcome(self, rows, cursor)
+
+    async def execute_many_on(self, cursor: Any, query: Any, params_seq: Any) -> Outcome:
+        """Run a statement once for each of ``params_seq`` on psycopg's ``cursor``, behind the BEGIN it may need.
+
+        Raises:
+            LostEarly: The connection was lost before BEGIN was answered, in the first transaction of its checkout.
+            psycopg.Error: The server refused BEGIN or the statement, or is lost.
+
+        Cancellation: the connection needs to be brought to rest.
+        """
+        await self._begin_first()
+        self.note(query)
+        await cursor.executemany(query, params_seq)
+        return CursorOutcome(self, [], cursor)
+
+    async def open_on(self, cursor: Any, query: Any, params: Any, name: str, rows: int) -> Outcome:
+        """Declare a cursor ``name`` of the server's and fetch its first ``rows`` rows, > 0, behind the BEGIN it may
+        need. Raises, and may be cancelled, as :meth:`execute_on`.
+        """
+        first = self.at_rest()
+        try:
+            await self._declare(cursor, query, params, name, rows)
+            found = await cursor.fetchall()
+        except Exception as error:
+            self._failed(error, cursor, query, params, first)
+            raise
+        return CursorOutcome(self, found, cursor)
+
+    def _failed(self, error: Exception, cursor: Any, query: Any, params: Any, first: bool) -> None:
+        """Take note that a statement failed.
+
+        Raises:
+            StalePlan: Its plan was out of date, and nothing has been done in the transaction: it was ``first``.
+        """
+        if self.switches.retry_stale_plans and "retry_stale_plans" not in self.lacks and is_stale_plan(error):
+            self.plan_was_stale(cursor._convert_query(query, params).query)
+            if first:
+                raise StalePlan(error) from error
 
     # -- prepared statements -------------------------------------------------------------------------------------------
 
@@ -178,15 +249,7 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
         connection: Any = self._connection
         return not connection._autocommit and connection._pipeline is None and self.at_rest()
 
-    async def execute_on(self, cursor: Any, query: Any, params: Any, kw: dict[str, Any]) -> None:
-        """Run a statement on ``cursor``, behind the BEGIN it may need.
-
-        Raises:
-            LostEarly: The connection was lost before BEGIN was answered, in the first transaction of its checkout.
-            psycopg.Error: The server refused BEGIN or the statement, or is lost.
-
-        Cancellation: the connection needs to be brought to rest.
-        """
+    async def _send(self, cursor: Any, query: Any, params: Any, kw: dict[str, Any]) -> None:
         reads = isinstance(query, str) and only_reads(query)
         if not reads:
             self.note(query)
@@ -210,16 +273,7 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
         riding = possible and self._rides() and may_ride(query)
         await self._begin(Beginning.riding if riding else Beginning.awaited, cursor, query, params)
 
-    async def declare_on(self, cursor: Any, query: Any, params: Any, name: str, rows: int) -> None:
-        """Declare a cursor ``name`` of the server's and fetch the first ``rows`` into ``cursor``, behind the BEGIN it
-        may need.
-
-        Raises:
-            LostEarly: The connection was lost before BEGIN was answered, in the first transaction of its checkout.
-            psycopg.Error: The server refused BEGIN or the statement, or is lost.
-
-        Cancellation: the connection needs to be brought to rest.
-        """
+    async def _declare(self, cursor: Any, query: Any, params: Any, name: str, rows: int) -> None:
         connection: Any = self._connection
         reads = isinstance(query, str) and only_reads(query)
         if not reads:
@@ -256,39 +310,30 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
         connection: Any = self._connection
         connection.unclosed += (name,)
 
-    def begun(self) -> PsycopgConnection:
-        """Begin a transaction if none is open, and wait for it; must run in a greenlet.
+    async def begun(self) -> PsycopgConnection:
+        """Begin a transaction if none is open, and wait for it.
 
         Returns:
             The connection to go on with: this one, or the one that took its place because this one was lost.
 
         Raises:
             psycopg.Error: The server refused BEGIN, or is lost.
+
+        Cancellation: the connection needs to be brought to rest, or the checkout is given up.
         """
-        if self._leaves_begin_to_psycopg():
+        outcome = await self.run(None, None, PsycopgConnection._begun)
+        taken: PsycopgConnection = outcome.connection  # type: ignore[assignment]  # of the same class
+        return taken
+
+    async def _begun(self, _query: Any, _params: Any) -> Outcome:
+        await self._begin_first()
+        return Outcome(self, [])
+
+    async def _begin_first(self) -> None:
+        if self._leaves_begin_to_psycopg() or not self.begins_now():
             self._note_use()
-            return self
-        adapted = self if self.begins_now() else self.pay_ping()
-
-        def begin() -> None:
-            if adapted.begins_now():
-                adapted._begin_alone()
-            else:
-                adapted._note_use()
-
-        def go_on(error: Exception) -> None:
-            nonlocal adapted
-            adapted = adapted.replaced(error)
-
-        try:
-            sent_again_if_lost(begin, go_on)
-        except LostEarly as lost:
-            raise lost.error from None
-        return adapted
-
-    @counted
-    def _begin_alone(self) -> None:
-        await_(self._begin(Beginning.alone))
+        else:
+            await self._begin(Beginning.alone)
 
     def _leaves_begin_to_psycopg(self) -> bool:
         # Nothing of ours hangs on the answer to BEGIN then.
@@ -329,20 +374,33 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
     @counted
     def rollback(self) -> None:
         """Roll back; with no transaction open that is nothing, and needs no greenlet."""
+        if self._has_nothing_to_roll_back():
+            self._rolled_back()
+        else:
+            await_(self._roll_back())
+
+    def _has_nothing_to_roll_back(self) -> bool:
         # Whoever still has it in his hands while the pool brings it to rest has nothing to wait for. While he waited,
         # ``checkin`` would be fired, which stock does before its caller goes on.
-        if not self._set_aside and not self.needs_no_rollback():
-            if self.plain and self.switches.rollback_without_wait and self._connection.closed and self.is_plain():
-                # The server ended the session behind the last row. Nothing is left to undo, and its reader, who has
-                # all rows, would not have waited for the answer. The pool closes the connection.
-                pass
-            elif self._has_only_read() and in_greenlet():
-                # psycopg's own forgets all prepared statements, as a table they are about may be gone. Not here.
-                self.leave()
-                self.settle()
-            else:
-                self._forget_unclosed()
-                super().rollback()
+        if self._set_aside or self.needs_no_rollback():
+            return True
+        # The server ended the session behind the last row. Nothing is left to undo, and its reader, who has all rows,
+        # would not have waited for the answer. The pool closes the connection.
+        connection: Any = self._connection
+        return bool(self.plain and self.switches.rollback_without_wait and connection.closed and self.is_plain())
+
+    async def _roll_back(self) -> None:
+        connection: Any = self._connection
+        if self._has_only_read():
+            # psycopg's own forgets all prepared statements, as a table they are about may be gone. Not here.
+            self.leave()
+            await self.settle()
+        else:
+            self._forget_unclosed()
+            await connection.rollback()
+        self._rolled_back()
+
+    def _rolled_back(self) -> None:
         self.leftovers.rolled_back()
         self.plain = False
 
@@ -427,7 +485,7 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
     def _setting(self) -> Iterator[None]:
         # Set when there is nothing to wait for: psycopg sets it also for a caller that is cancelled meanwhile. It gives
         # way to the event loop behind what it has set, too, when the loop was kept busy; that is a trace.
-        self.settle()
+        self._settle_now()
         try:
             yield
         except Exception:
@@ -463,7 +521,7 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
     @counted
     def tpc_begin(self, xid: Any) -> Any:
         """Begin a two-phase transaction; must run in a greenlet."""
-        return AsyncAdapt_psycopg_connection.tpc_begin(self.pay_ping(), xid)  # type: ignore[no-untyped-call]
+        return AsyncAdapt_psycopg_connection.tpc_begin(self._paid(), xid)  # type: ignore[no-untyped-call]
 
     @counted
     def tpc_prepare(self) -> Any:
@@ -515,36 +573,41 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
     @property
     def info(self) -> Any:
         """psycopg's facts about the connection."""
-        self.settle()
+        self._settle_now()
         connection: Any = self._connection
         return connection.info
 
     def handed_out(self) -> Any:
         """Return the psycopg connection for somebody who will use it directly."""
-        adapted = self.pay_ping() if in_greenlet() else self
+        adapted = self._paid() if in_greenlet() else self
         adapted.plain = False
         adapted._note_use()
         adapted.note_unseen()
         adapted._handed_in = adapted.checkout()
-        adapted.settle()
+        adapted._settle_now()
         return adapted._connection
 
-    def settle(self) -> None:
-        """Read the answer to a ROLLBACK that nobody has waited for: psycopg can do less until then."""
+    async def settle(self) -> None:
+        """Read the answer to a ROLLBACK that nobody has waited for: psycopg can do less until then.
+
+        Cancellation: safe where there is none; else the connection needs to be brought to rest.
+        """
+        if not self._has_left():
+            return
+        connection: Any = self._connection
+        self.busy += 1
+        try:
+            # The lock tells that somebody waits; see abort().
+            async with connection.lock:
+                if self._has_left():
+                    await connection.wait(_nothing())
+        finally:
+            self.busy -= 1
+
+    def _settle_now(self) -> None:
         # Outside of a greenlet the answer is read in front of that to whatever the user sends.
         if self._has_left() and in_greenlet():
-            self._settle_now()
-
-    @counted
-    def _settle_now(self) -> None:
-        await_(self._settle())
-
-    async def _settle(self) -> None:
-        connection: Any = self._connection
-        # The lock tells that somebody waits; see abort().
-        async with connection.lock:
-            if self._has_left():
-                await connection.wait(_nothing())
+            await_(self.settle())
 
     # -- liveness ------------------------------------------------------------------------------------------------------
 
@@ -573,12 +636,12 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
         connection: Any = self._connection
         return bool(connection.read_only)
 
-    def _copy_settings_to(self, other: PsycopgConnection) -> None:
+    async def _copy_settings_to(self, other: PsycopgConnection) -> None:
         ours: Any = self._connection
         theirs: Any = other._connection
         for name in ("autocommit", "isolation_level", "read_only", "deferrable"):
             if getattr(theirs, name) != getattr(ours, name):
-                await_(getattr(theirs, f"set_{name}")(getattr(ours, name)))
+                await getattr(theirs, f"set_{name}")(getattr(ours, name))
 
     def _hung_up(self) -> bool:
         connection: Any = self._connection
@@ -642,14 +705,16 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
         """Take note that the pool is going to bring the connection to rest: :meth:`come_clean` comes next."""
         self._set_aside = True
 
-    def come_clean(self) -> None:
-        """Bring the connection to rest after an operation that was cut off; must run in a greenlet.
+    async def come_clean(self) -> None:
+        """Bring the connection to rest after an operation that was cut off.
 
         Raises:
             Exception: It does not come clean; it must be dropped.
+
+        Cancellation: it must be dropped.
         """
         try:
-            await_(self._come_clean())
+            await self._come_clean()
         finally:
             self._set_aside = False
 

@@ -1,15 +1,16 @@
-"""The cursor of a psycopg connection; the first statement of a transaction brings its BEGIN along."""
+"""The cursor of a psycopg connection: the shape of a DBAPI, and no more. What it does is the connection's."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from forebay._sqlalchemy.greenlets import await_
-from forebay.dialects._again import LostEarly, is_stale_plan, sent_again_if_lost
 from forebay.dialects._batches import BatchReading
-from forebay.dialects._use import checked, refuse
+from forebay.dialects._outcome import How, Outcome
+from forebay.dialects._use import refuse
 
 if TYPE_CHECKING:
     from forebay.dialects._psycopg.connection import PsycopgConnection
@@ -19,6 +20,8 @@ __all__ = ["PsycopgCursor", "PsycopgStream"]
 
 #: By these of psycopg's cursor the user executes what we do not see.
 _UNSEEN = frozenset({"connection", "copy", "stream"})
+
+_NOTHING: dict[str, Any] = {}
 
 
 class PsycopgCursor:
@@ -55,39 +58,7 @@ class PsycopgCursor:
         Raises:
             psycopg.Error: The server refused it, or is lost.
         """
-        adapted = self._adapt_connection
-        if self.lease != adapted.lease:
-            refuse(adapted)
-        if not adapted.begins_now():
-            self._go_on_with(adapted.pay_ping())
-        try:
-            return sent_again_if_lost(lambda: self._execute_once(query, params, kw), self._go_on_without)
-        except LostEarly as lost:
-            raise lost.error from None
-
-    @checked
-    def _execute_once(self, query: Any, params: Any, kw: dict[str, Any]) -> Any:
-        adapted = self._adapt_connection
-        # Nothing has been done in the transaction then, and without one there is nothing else.
-        first = adapted.at_rest()
-        try:
-            return await_(self._execute_async(query, params, **kw))
-        except Exception as error:
-            retries = adapted.switches.retry_stale_plans and "retry_stale_plans" not in adapted.lacks
-            if not (retries and is_stale_plan(error)):
-                raise
-            adapted.plan_was_stale(self._cursor._convert_query(query, params).query)
-            if not first:
-                raise
-        adapted.rollback()
-        return await_(self._execute_async(query, params, **kw))
-
-    async def _execute_async(self, query: Any, params: Any, **kw: Any) -> Any:
-        await self._adapt_connection.execute_on(self._cursor, query, params, kw)
-        result = self._cursor.pgresult
-        if result is not None and result.status == self._adapt_connection.tuples_ok:
-            self._rows = deque(await self._cursor.fetchall())
-        return self._cursor
+        return self._run(query, params, partial(self._executed, kw=kw) if kw else self._executed)
 
     def executemany(self, query: Any, params_seq: Any) -> Any:
         """Run a statement once for each of ``params_seq``; must run in a greenlet.
@@ -95,25 +66,36 @@ class PsycopgCursor:
         Raises:
             psycopg.Error: The server refused it, or is lost.
         """
+        self._run(query, params_seq, self._executed_many)
+
+    def _run(self, query: Any, params: Any, how: How) -> Any:
         adapted = self._adapt_connection
         if self.lease != adapted.lease:
             refuse(adapted)
-        self._go_on_with(adapted.begun())
-        self._adapt_connection.note(query)
-        return self._executemany(query, params_seq)
+        self._take(await_(adapted.run(query, params, how)))
+        return self._cursor
 
-    @checked
-    def _executemany(self, query: Any, params_seq: Any) -> Any:
-        return await_(self._cursor.executemany(query, params_seq))
+    # What a connection is asked to do, which may have taken the place of this cursor's.
 
-    def _go_on_without(self, error: Exception) -> None:
-        self._go_on_with(self._adapt_connection.replaced(error))
+    def _executed(
+        self, adapted: PsycopgConnection, query: Any, params: Any, kw: dict[str, Any] = _NOTHING
+    ) -> Awaitable[Outcome]:
+        if adapted is not self._adapt_connection:
+            self._go_on_with(adapted)
+        return adapted.execute_on(self._cursor, query, params, kw)
+
+    def _executed_many(self, adapted: PsycopgConnection, query: Any, params_seq: Any) -> Awaitable[Outcome]:
+        if adapted is not self._adapt_connection:
+            self._go_on_with(adapted)
+        return adapted.execute_many_on(self._cursor, query, params_seq)
 
     def _go_on_with(self, adapted: PsycopgConnection) -> None:
-        if adapted is not self._adapt_connection:
-            self._adapt_connection = adapted
-            self.lease = adapted.lease
-            self._cursor = adapted._connection.cursor()
+        self._adapt_connection = adapted
+        self.lease = adapted.lease
+        self._cursor = adapted._connection.cursor()
+
+    def _take(self, outcome: Outcome) -> None:
+        self._rows = deque(outcome.rows)
 
     async def _async_soft_close(self) -> None:
         """Do nothing: there is nothing of it on the server."""
@@ -185,16 +167,21 @@ class PsycopgStream(BatchReading, PsycopgCursor):
         """Return -1: the server does not say how many there are."""
         return -1
 
-    async def _execute_async(self, query: Any, params: Any, **kw: Any) -> Any:
+    def _executed(
+        self, adapted: PsycopgConnection, query: Any, params: Any, kw: dict[str, Any] = _NOTHING
+    ) -> Awaitable[Outcome]:
         self.close_on_server()
-        first = self._at_least(1)
-        await self._adapt_connection.declare_on(self._cursor, query, params, self.name, first)
-        self._open = True
-        self._add(await self._cursor.fetchall(), first)
-        return self._cursor
+        if adapted is not self._adapt_connection:
+            self._go_on_with(adapted)
+        return adapted.open_on(self._cursor, query, params, self.name, self._at_least(1))
 
-    async def _more(self, rows: int | None) -> None:
-        self._add(await self._adapt_connection.fetch_on(self._cursor, self.name, rows), rows)
+    def _take(self, outcome: Outcome) -> None:
+        self._open = True
+        self._rows = deque()
+        self._add(outcome.rows, self._at_least(1))
+
+    def _more(self, rows: int | None) -> Awaitable[list[Any]]:
+        return self._adapt_connection.fetch_on(self._cursor, self.name, rows)
 
     def _add(self, found: list[Any], wanted: int | None) -> None:
         self._rows.extend(found)

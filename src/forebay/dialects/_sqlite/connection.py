@@ -263,15 +263,17 @@ class SqliteConnection(SaysGoodbye, NotesLeftovers, AsyncAdapt_aiosqlite_connect
         """Return what SQLite raises."""
         return (sqlite3.Error,)
 
-    def come_clean(self) -> None:
-        """Bring the connection to rest after an operation that was cut off; must run in a greenlet.
+    async def come_clean(self) -> None:
+        """Bring the connection to rest after an operation that was cut off.
 
         Raises:
             Exception: It does not come clean; it must be dropped.
+
+        Cancellation: what is asked of the thread comes to its end.
         """
         # The thread works on; this makes it stop. What follows waits its turn behind what it is doing.
         self.thread.interrupt()
-        await_(self.thread.run(self._calm, finish=True))
+        await self.thread.run(self._calm, finish=True)
         self._begin_due = None
         self.plain = False
 
