@@ -9,12 +9,13 @@ keeps the number of the lease it was made in, and refuses to work in another one
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
 
 from forebay.dialects._adapter import PooledConnection
+from forebay.dialects._outcome import How, Outcome
 
-__all__ = ["NOT_YOURS", "LeasedCursor", "checked", "counted", "refuse"]
+__all__ = ["NOT_YOURS", "LeasedCursor", "RunsOnce", "checked", "counted", "refuse"]
 
 _M = TypeVar("_M", bound=Callable[..., Any])
 
@@ -70,6 +71,39 @@ def refuse(connection: PooledConnection, cause: Exception | None = None) -> NoRe
         cause: What the driver raised, if it came to that: another task has had the connection closed.
     """
     raise connection.interface_error()(NOT_YOURS) from cause
+
+
+class RunsOnce(PooledConnection):
+    """A connection whose statements are never sent again: what came of one that failed is not known."""
+
+    async def run(self, operation: Any, parameters: Any = None, how: How | None = None) -> Outcome:
+        """Execute a statement, with the BEGIN it may need, and return what came of it; see the contract.
+
+        Raises:
+            BaseException: What the driver raised, as the DBAPI has it.
+
+        Cancellation: the connection needs to be brought to rest, or is given up.
+        """
+        lease = self.lease
+        self.busy += 1
+        try:
+            return await (type(self)._execute if how is None else how)(self, operation, parameters)
+        except Exception as error:
+            if self.lease != lease:
+                refuse(self, error)
+            self._raise(error)
+        finally:
+            self.busy -= 1
+
+    def _execute(self, operation: Any, parameters: Any) -> Awaitable[Outcome]:
+        """Execute a statement and fetch its rows."""
+        raise NotImplementedError
+
+    def _raise(self, error: Exception) -> NoReturn:
+        """Raise ``error``, the driver's, as the DBAPI has it."""
+        adapted: Any = self
+        adapted._handle_exception(error)
+        raise error
 
 
 class LeasedCursor:

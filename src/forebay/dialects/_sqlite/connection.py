@@ -6,24 +6,30 @@ import asyncio
 import contextlib
 import re
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from operator import methodcaller
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
 
 from forebay._sqlalchemy.goodbyes import SaysGoodbye, to_the_end
 from forebay._sqlalchemy.greenlets import await_
 from forebay.dialects._leftovers import Leftovers, NotesLeftovers
+from forebay.dialects._outcome import Outcome
 from forebay.dialects._sqlite.by_aiosqlite import AiosqliteCursor, AiosqliteServerSideCursor
 from forebay.dialects._sqlite.cursors import SqliteCursor, SqliteServerSideCursor
 from forebay.dialects._sqlite.options import SqliteOptions
 from forebay.dialects._sqlite.originals import ends_as_sqlite3_does, has_its_own_methods
 from forebay.dialects._sqlite.settings import left_by
 from forebay.dialects._sqlite.thread import ConnectionThread
-from forebay.dialects._use import counted
+from forebay.dialects._use import RunsOnce, counted
 
 __all__ = ["SqliteConnection"]
+
+_T = TypeVar("_T")
+
+#: What a statement that returns rows says of rowcount and lastrowid. In SQLAlchemy 2.0 both are -1, in 2.1 sqlite3's.
+_ROWS_HIDE_COUNTS = not hasattr(AsyncAdapt_aiosqlite_connection, "create")
 
 # What must not run in a transaction, or has no effect there: settings of the session, whole files, and BEGIN itself.
 # Comments may stand in front: tracers put them there.
@@ -32,7 +38,7 @@ _NOT_IN_TRANSACTION = re.compile(
 )
 
 
-class SqliteConnection(SaysGoodbye, NotesLeftovers, AsyncAdapt_aiosqlite_connection):
+class SqliteConnection(SaysGoodbye, RunsOnce, NotesLeftovers, AsyncAdapt_aiosqlite_connection):
     """One aiosqlite connection as SQLAlchemy's engine sees it.
 
     Attributes:
@@ -82,17 +88,83 @@ class SqliteConnection(SaysGoodbye, NotesLeftovers, AsyncAdapt_aiosqlite_connect
         raw = self.thread.raw
         return has_its_own_methods(self._connection) and raw is not None and ends_as_sqlite3_does(raw)
 
+    # -- statements ----------------------------------------------------------------------------------------------------
+
+    def _execute(self, operation: Any, parameters: Any) -> Awaitable[Outcome]:
+        if has_its_own_methods(self._connection):
+            return self.fetched(operation, parameters)
+        return self._fetched_by_aiosqlite(operation, parameters)
+
+    def fetched(self, operation: Any, parameters: Any) -> Awaitable[Outcome]:
+        """Execute a statement and fetch its rows, in one trip; as :meth:`behind_begin`."""
+        return self.behind_begin(self._fetch_all, operation, () if parameters is None else parameters)
+
+    def executed_many(self, operation: Any, seq_of_parameters: Any) -> Awaitable[Outcome]:
+        """Execute a statement once per set of parameters, in one trip; as :meth:`behind_begin`."""
+        return self.behind_begin(self._execute_each, operation, seq_of_parameters)
+
+    def opened(self, operation: Any, parameters: Any) -> Awaitable[Outcome]:
+        """Execute a statement whose rows are read in batches; as :meth:`behind_begin`."""
+        return self.behind_begin(self._open, operation, () if parameters is None else parameters)
+
+    # These run in the thread.
+
+    def _fetch_all(self, raw: sqlite3.Connection, operation: Any, parameters: Any) -> Outcome:
+        cursor = raw.cursor()
+        try:
+            cursor.execute(operation, parameters)
+            return self._outcome(cursor, cursor.fetchall() if cursor.description else [])
+        finally:
+            # Cut off in between as well: an open cursor keeps its lock on the file.
+            cursor.close()
+
+    def _execute_each(self, raw: sqlite3.Connection, operation: Any, seq_of_parameters: Any) -> Outcome:
+        cursor = raw.cursor()
+        try:
+            cursor.executemany(operation, seq_of_parameters)
+            return Outcome(self, [], None, cursor.rowcount, cursor.lastrowid, cursor)
+        finally:
+            cursor.close()
+
+    def _open(self, raw: sqlite3.Connection, operation: Any, parameters: Any) -> Outcome:
+        cursor = raw.cursor()
+        self.thread.cursors.add(cursor)
+        try:
+            cursor.execute(operation, parameters)
+        except BaseException:
+            self.thread.cursors.discard(cursor)
+            cursor.close()
+            raise
+        return self._outcome(cursor, [])
+
+    def _outcome(self, cursor: sqlite3.Cursor, rows: list[Any]) -> Outcome:
+        return Outcome(self, rows, cursor.description, *self.counts(cursor), cursor)
+
+    @staticmethod
+    def counts(cursor: Any) -> tuple[int, int | None]:
+        """Return what a cursor of sqlite3's, or aiosqlite's, says of the rows changed and the last one inserted."""
+        return (-1, -1) if cursor.description and _ROWS_HIDE_COUNTS else (cursor.rowcount, cursor.lastrowid)
+
+    async def _fetched_by_aiosqlite(self, operation: Any, parameters: Any) -> Outcome:
+        await self.begin_for(operation)
+        async with self._connection.cursor() as cursor:
+            await cursor.execute(operation, () if parameters is None else parameters)
+            rows = list(await cursor.fetchall()) if cursor.description else []
+            return Outcome(self, rows, cursor.description, *self.counts(cursor))
+
     async def begin_for(self, operation: str) -> None:
         """Do what is due in front of a statement that aiosqlite's own methods will run.
 
         Raises:
             sqlite3.Error: SQLite refused BEGIN.
         """
-        await self.run_statement(_nothing, operation, None)
+        await self.behind_begin(_nothing, operation, None)
         self.plain = False
 
-    async def run_statement(self, work: Callable[..., None], operation: str, parameters: Any) -> None:
-        """Run ``work(raw, operation, parameters)`` in the thread, behind the BEGIN that is due.
+    def behind_begin(self, work: Callable[..., _T], operation: str, parameters: Any) -> Awaitable[_T]:
+        """Return what runs ``work(raw, operation, parameters)`` in the thread, behind the BEGIN that is due.
+
+        To be awaited at once.
 
         Raises:
             ValueError: The connection is closed.
@@ -107,23 +179,21 @@ class SqliteConnection(SaysGoodbye, NotesLeftovers, AsyncAdapt_aiosqlite_connect
         if begin is None:
             if self.plain and not _only_reads(operation):
                 self.plain = False
-            await self.thread.run(work, operation, parameters)
-        elif _NOT_IN_TRANSACTION.match(operation):
-            await self.thread.run(work, operation, parameters)
-        else:
+        elif not _NOT_IN_TRANSACTION.match(operation):
             self.plain = begin == "BEGIN DEFERRED" and _only_reads(operation)
-            await self.thread.run(self._begin_and, begin, work, operation, parameters)
+            return self.thread.run(self._begin_and, begin, work, operation, parameters)
+        return self.thread.run(work, operation, parameters)
 
     def _begin_and(
-        self, raw: sqlite3.Connection, begin: str, work: Callable[..., None], operation: str, parameters: Any
-    ) -> None:
+        self, raw: sqlite3.Connection, begin: str, work: Callable[..., _T], operation: str, parameters: Any
+    ) -> _T:
         # In AUTOCOMMIT sqlite3's isolation level is None; a transaction the user began is as good as ours.
         if raw.isolation_level is not None and not raw.in_transaction:
             raw.execute(begin).close()
             if self.thread.abandoned():
-                return  # it took its time to get the lock
+                return None  # type: ignore[return-value]  # it took its time to get the lock, and nobody sees this
         self._begin_due = None
-        work(raw, operation, parameters)
+        return work(raw, operation, parameters)
 
     def stream_begins(self) -> None:
         """Have what is not read to its end closed when the checkout ends: it would keep its lock on the file."""

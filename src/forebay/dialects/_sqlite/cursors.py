@@ -1,4 +1,7 @@
-"""Cursors whose statement, rows and end are one trip into the connection's thread."""
+"""The cursors SQLAlchemy executes statements with on SQLite: the shape of a DBAPI, and no more.
+
+What they do is the connection's: statement, rows and end are one trip into its thread.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.dialects.sqlite.aiosqlite import AsyncAdapt_aiosqlite_connection
-
 from forebay._sqlalchemy.greenlets import await_
-from forebay.dialects._use import checked
+from forebay.dialects._outcome import Outcome
+from forebay.dialects._use import checked, refuse
 
 if TYPE_CHECKING:
     from forebay.dialects._sqlite.connection import SqliteConnection
@@ -19,9 +21,6 @@ __all__ = ["SqliteCursor", "SqliteServerSideCursor"]
 
 #: How many rows a trip brings when a cursor that is read in batches is iterated over; aiosqlite's number.
 _BATCH = 64
-
-#: What a statement that returns rows says of rowcount and lastrowid. In SQLAlchemy 2.0 both are -1, in 2.1 sqlite3's.
-_ROWS_HIDE_COUNTS = not hasattr(AsyncAdapt_aiosqlite_connection, "create")
 
 
 class SqliteCursor:
@@ -62,7 +61,11 @@ class SqliteCursor:
         Raises:
             sqlite3.Error: SQLite refused it, or the connection is closed.
         """
-        self._run(self._execute, operation, () if parameters is None else parameters)
+        adapted = self._adapt_connection
+        if self.lease != adapted.lease:
+            refuse(adapted)
+        how = type(adapted).opened if self.server_side else type(adapted).fetched
+        self._take(await_(adapted.run(operation, parameters, how)))
 
     def executemany(self, operation: Any, seq_of_parameters: Any) -> None:
         """Run a statement once for each of ``seq_of_parameters``; must run in a greenlet.
@@ -70,41 +73,16 @@ class SqliteCursor:
         Raises:
             sqlite3.Error: SQLite refused it, or the connection is closed.
         """
-        self._run(self._executemany, operation, seq_of_parameters)
+        adapted = self._adapt_connection
+        if self.lease != adapted.lease:
+            refuse(adapted)
+        SqliteCursor._take(self, await_(adapted.run(operation, seq_of_parameters, type(adapted).executed_many)))
 
-    @checked
-    def _run(self, work: Callable[..., None], operation: Any, parameters: Any) -> None:
-        connection = self._adapt_connection
-        try:
-            await_(connection.run_statement(work, operation, parameters))
-        except Exception as error:
-            connection._handle_exception(error)
-
-    def _execute(self, raw: sqlite3.Connection, operation: Any, parameters: Any) -> None:
-        cursor = self._raw = raw.cursor()
-        try:
-            cursor.execute(operation, parameters)
-            self.description = cursor.description
-            self._rows = deque(cursor.fetchall() if self.description else ())
-            self._note_counts(cursor)
-        finally:
-            # Cut off in between as well: an open cursor keeps its lock on the file.
-            cursor.close()
-
-    def _executemany(self, raw: sqlite3.Connection, operation: Any, parameters: Any) -> None:
-        cursor = self._raw = raw.cursor()
-        try:
-            cursor.executemany(operation, parameters)
-            self.description = None
-            self._note_counts(cursor)
-        finally:
-            cursor.close()
-
-    def _note_counts(self, cursor: sqlite3.Cursor) -> None:
-        if self.description and _ROWS_HIDE_COUNTS:
-            self.rowcount = self.lastrowid = -1
-        else:
-            self.rowcount, self.lastrowid = cursor.rowcount, cursor.lastrowid
+    def _take(self, outcome: Outcome) -> None:
+        self._raw = outcome.source
+        self._rows = deque(outcome.rows)
+        self.description = outcome.description
+        self.rowcount, self.lastrowid = outcome.rowcount, outcome.lastrowid
 
     async def _async_soft_close(self) -> None:
         """Do nothing: the cursor was closed with its statement."""
@@ -154,18 +132,9 @@ class SqliteServerSideCursor(SqliteCursor):
         self._open: sqlite3.Cursor | None = None
         adapt_connection.stream_begins()
 
-    def _execute(self, raw: sqlite3.Connection, operation: Any, parameters: Any) -> None:
-        thread = self._adapt_connection.thread
-        cursor = self._raw = raw.cursor()
-        thread.cursors.add(cursor)
-        try:
-            cursor.execute(operation, parameters)
-        except BaseException:
-            self._end(cursor)
-            raise
-        self.description = cursor.description
-        self._note_counts(cursor)
-        self._open = cursor
+    def _take(self, outcome: Outcome) -> None:
+        super()._take(outcome)
+        self._open = outcome.source
 
     def _end(self, cursor: sqlite3.Cursor) -> None:
         self._adapt_connection.thread.cursors.discard(cursor)
@@ -180,7 +149,7 @@ class SqliteServerSideCursor(SqliteCursor):
 
         def work(_raw: sqlite3.Connection) -> list[Any]:
             rows = fetch(cursor)
-            self._note_counts(cursor)
+            self.rowcount, self.lastrowid = connection.counts(cursor)
             if size is None or len(rows) < size:
                 self._end(cursor)
             return rows

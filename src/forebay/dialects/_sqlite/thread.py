@@ -184,12 +184,13 @@ class ConnectionThread:
 
         Cancellation: work not begun yet is left out. A statement that runs is interrupted, unless ``finish``.
         """
-        raw = self.raw
-        if raw is None:
-            raise ValueError("no active connection" if self._connection._connection is None else "Connection closed")
+        connection = self._connection
+        raw = connection._connection
+        if raw is None or not connection._running:
+            raise ValueError("no active connection" if raw is None else "Connection closed")
         future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
         inside = partial(self._inside, future, finish, work, raw, args)
-        self._connection._tx.put_nowait((future, inside))
+        connection._tx.put_nowait((future, inside))
         try:
             return await future
         except asyncio.CancelledError:
