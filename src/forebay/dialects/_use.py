@@ -87,19 +87,19 @@ class RunsOnce(PooledConnection):
         lease = self.lease
         self.busy += 1
         try:
-            return await (type(self)._execute if how is None else how)(self, operation, parameters)
+            return await (type(self).fetched if how is None else how)(self, operation, parameters)
         except Exception as error:
             if self.lease != lease:
                 refuse(self, error)
-            self._raise(error)
+            self.raise_dbapi(error)
         finally:
             self.busy -= 1
 
-    def _execute(self, operation: Any, parameters: Any) -> Awaitable[Outcome]:
+    def fetched(self, operation: Any, parameters: Any) -> Awaitable[Outcome]:
         """Execute a statement and fetch its rows."""
         raise NotImplementedError
 
-    def _raise(self, error: Exception) -> NoReturn:
+    def raise_dbapi(self, error: Exception) -> NoReturn:
         """Raise ``error``, the driver's, as the DBAPI has it."""
         adapted: Any = self
         adapted._handle_exception(error)

@@ -42,6 +42,9 @@ class AiomysqlConnection(RestingConnection, AsyncAdapt_aiomysql_connection):
     _cursor_cls = AiomysqlCursor
     _ss_cursor_cls = AiomysqlServerSideCursor
 
+    def _new_cursor(self) -> Any:
+        return self._connection.cursor(self.dbapi.Cursor)
+
     def _hung_up(self) -> bool:
         connection = self._connection
         if "seeing a hang-up" in AIOMYSQL.lacking(connection=connection):

@@ -89,13 +89,13 @@ class AsyncpgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_asyncpg_co
 
     # -- statements ----------------------------------------------------------------------------------------------------
 
-    _execute = fetched
+    fetched = fetched
 
-    async def _begin_anew(self) -> None:
+    async def begin_anew(self) -> None:
         await self._roll_back()
         self.plans_are_stale()
 
-    def _pings_first(self) -> bool:
+    def pings_first(self) -> bool:
         return self.isolation_level == "autocommit"
 
     # -- transactions --------------------------------------------------------------------------------------------------
@@ -448,7 +448,7 @@ class AsyncpgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_asyncpg_co
         other.isolation_level, other._isolation_setting = self.isolation_level, self._isolation_setting
         other.readonly, other.deferrable = self.readonly, self.deferrable
 
-    def _raise(self, error: Exception) -> NoReturn:
+    def raise_dbapi(self, error: Exception) -> NoReturn:
         self._handle_exception(error)
 
     @counted

@@ -66,7 +66,7 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
         adapted: AsyncpgConnection = self._adapt_connection
         if self.lease != adapted.lease:
             refuse(adapted)
-        self._take(await_(adapted.run(operation, parameters, how)))
+        self.take(await_(adapted.run(operation, parameters, how)))
 
     # What a connection is asked to do, which may have taken the place of this cursor's.
 
@@ -85,7 +85,7 @@ class AsyncpgCursor(AsyncAdapt_asyncpg_cursor):
         self.lease = adapted.lease
         self._connection = adapted._connection
 
-    def _take(self, outcome: Outcome) -> None:
+    def take(self, outcome: Outcome) -> None:
         self._rows = deque(outcome.rows)
         self.description = outcome.description
         self.rowcount = outcome.rowcount
@@ -115,8 +115,8 @@ class AsyncpgServerSideCursor(BatchReading, AsyncpgCursor):
             self._go_on_with(adapted)
         return opened(adapted, operation, parameters, self._invalidate_schema_cache_asof, self._at_least(1))
 
-    def _take(self, outcome: Outcome) -> None:
-        super()._take(outcome)
+    def take(self, outcome: Outcome) -> None:
+        super().take(outcome)
         self._portal = outcome.source
         self._cursor = self._portal.cursor
         self._ended = self._portal.ended

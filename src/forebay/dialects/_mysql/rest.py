@@ -8,16 +8,18 @@ an OK packet: after a commit or rollback, or a statement without rows.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 from forebay._sqlalchemy.goodbyes import SaysGoodbye
 from forebay._sqlalchemy.greenlets import await_
-from forebay.dialects._adapter import PooledConnection, fileno_of, let_go_of, pooled
+from forebay.dialects._adapter import fileno_of, let_go_of, pooled
 from forebay.dialects._originals import Originals
-from forebay.dialects._use import LeasedCursor, checked, counted
+from forebay.dialects._outcome import CursorOutcome, How, Outcome
+from forebay.dialects._use import LeasedCursor, RunsOnce, checked, counted, refuse
 
-__all__ = ["RestingConnection", "RestingDialect", "WatchedCursor", "has_unread", "transport_of"]
+__all__ = ["RestingConnection", "RestingDialect", "WatchedCursor", "WatchedStream", "has_unread", "transport_of"]
 
 # What is left out at rest.
 _ENDS = Originals(("aiomysql", "asyncmy"), "commit", "rollback")
@@ -29,39 +31,49 @@ _AUTOCOMMIT = 0x0002
 
 
 class WatchedCursor(LeasedCursor):
-    """Mixin in front of a cursor of SQLAlchemy's: tells the connection what became of each statement."""
+    """Mixin in front of a cursor of SQLAlchemy's: has its connection run each statement."""
 
     __slots__ = ()
 
-    description: Any
     _cursor: Any
+    _rows: deque[Any]
 
     def is_plain(self) -> bool:
         """Tell whether nobody would miss a statement: the driver's own method executes it."""
         return _EXECUTES.of(self._cursor)
 
+    def execute(self, operation: Any, parameters: Any = None) -> Any:
+        """Execute one statement; must run in a greenlet."""
+        self.take(self._run(operation, parameters, self._executed))
+        return self._cursor.rowcount
+
+    def executemany(self, operation: Any, seq_of_parameters: Any) -> Any:
+        """Execute a statement once per set of parameters; must run in a greenlet."""
+        self._run(operation, seq_of_parameters, self._executed_many)
+        return self._cursor.rowcount
+
+    def _run(self, operation: Any, parameters: Any, how: How) -> Outcome:
+        adapted: RestingConnection = self._adapt_connection
+        if self.lease != adapted.lease:
+            refuse(adapted)
+        outcome: Outcome = await_(adapted.run(operation, parameters, how))
+        return outcome
+
+    # What the connection is asked to do.
+
+    def _executed(self, adapted: RestingConnection, operation: Any, parameters: Any) -> Awaitable[Outcome]:
+        return adapted.execute_on(self._cursor, operation, parameters)
+
+    def _executed_many(self, adapted: RestingConnection, operation: Any, parameters: Any) -> Awaitable[Outcome]:
+        return adapted.execute_many_on(self._cursor, operation, parameters)
+
+    def take(self, outcome: Outcome) -> None:
+        self._rows = deque(outcome.rows)  # type: ignore[misc]  # its slot is in the classes behind which this is
+
     @checked
     def nextset(self) -> Any:
         """Go on to the next result of several; must run in a greenlet."""
         return super().nextset()  # type: ignore[misc]  # the cursor's
-
-    async def _execute_async(self, operation: Any, parameters: Any) -> Any:
-        connection = self._adapt_connection
-        connection.unsure = connection.failed = True
-        await connection.end_stream()
-        result = await super()._execute_async(operation, parameters)  # type: ignore[misc]  # the cursor's
-        connection.failed = False
-        # Not sure either: whether the status tells of a distributed transaction.
-        connection.unsure = self.description is not None or str(operation).lstrip()[:2].upper() == "XA"
-        return result
-
-    async def _executemany_async(self, operation: Any, seq_of_parameters: Any) -> Any:
-        connection = self._adapt_connection
-        connection.unsure = connection.failed = True
-        await connection.end_stream()
-        result = await super()._executemany_async(operation, seq_of_parameters)  # type: ignore[misc]  # the cursor's
-        connection.failed = False
-        return result
 
 
 class WatchedStream(WatchedCursor):
@@ -69,10 +81,11 @@ class WatchedStream(WatchedCursor):
 
     __slots__ = ()
 
-    async def _execute_async(self, operation: Any, parameters: Any) -> Any:
-        result = await super()._execute_async(operation, parameters)
-        self._adapt_connection.stream = self._cursor
-        return result
+    def _executed(self, adapted: RestingConnection, operation: Any, parameters: Any) -> Awaitable[Outcome]:
+        return adapted.execute_on(self._cursor, operation, parameters, in_batches=True)
+
+    def take(self, outcome: Outcome) -> None:
+        pass
 
     @checked
     def _next(self, fetch: str, *args: Any) -> Any:
@@ -106,7 +119,7 @@ class WatchedStream(WatchedCursor):
             self._cursor = None
 
 
-class RestingConnection(SaysGoodbye, PooledConnection):
+class RestingConnection(SaysGoodbye, RunsOnce):
     """Mixin in front of a connection of SQLAlchemy's.
 
     Attributes:
@@ -192,6 +205,54 @@ class RestingConnection(SaysGoodbye, PooledConnection):
             return bool(found)
         finally:
             other.close()
+
+    # -- statements ----------------------------------------------------------------------------------------------------
+
+    async def fetched(self, operation: Any, parameters: Any) -> Outcome:
+        async with self._new_cursor() as cursor:
+            return await self.execute_on(cursor, operation, parameters)
+
+    def _new_cursor(self) -> Any:
+        """Return a new cursor of the driver's."""
+        return self._connection.cursor()
+
+    async def execute_on(self, cursor: Any, operation: Any, parameters: Any, *, in_batches: bool = False) -> Outcome:
+        """Execute a statement on the driver's ``cursor`` and fetch its rows, unless they are read in batches.
+
+        Raises:
+            Exception: What the driver raised.
+
+        Cancellation: the connection must be closed.
+        """
+        self.unsure = self.failed = True
+        await self.end_stream()
+        await self._execute_mutex.acquire()
+        try:
+            if parameters is None:
+                await cursor.execute(operation)
+            else:
+                await cursor.execute(operation, parameters)
+            rows = list(await cursor.fetchall()) if not in_batches and cursor.description else []
+        finally:
+            self._execute_mutex.release()
+        self.failed = False
+        # Not sure either: whether the status tells of a distributed transaction.
+        self.unsure = cursor.description is not None or str(operation).lstrip()[:2].upper() == "XA"
+        if in_batches:
+            self.stream = cursor
+        return CursorOutcome(self, rows, cursor)
+
+    async def execute_many_on(self, cursor: Any, operation: Any, seq_of_parameters: Any) -> Outcome:
+        """Execute a statement once per set of parameters on the driver's ``cursor``; as :meth:`execute_on`."""
+        self.unsure = self.failed = True
+        await self.end_stream()
+        await self._execute_mutex.acquire()
+        try:
+            await cursor.executemany(operation, seq_of_parameters)
+        finally:
+            self._execute_mutex.release()
+        self.failed = False
+        return CursorOutcome(self, [], cursor)
 
     async def end_stream(self) -> None:
         """Read what a stream has left, where the driver does not do so before its next command."""

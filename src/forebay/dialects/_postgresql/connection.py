@@ -59,9 +59,9 @@ class PostgresqlConnection(NotesLeftovers):
         Cancellation: the connection needs to be brought to rest; while another one is waited for, the checkout is
             given up.
         """
-        adapted = await self.pay_ping() if self.owes_ping and self._pings_first() else self
+        adapted = await self.pay_ping() if self.owes_ping and self.pings_first() else self
         if how is None:
-            how = type(self)._execute
+            how = type(self).fetched
         losses: Losses | None = None
         while True:
             lease = adapted.lease
@@ -70,7 +70,7 @@ class PostgresqlConnection(NotesLeftovers):
                 try:
                     return await how(adapted, operation, parameters)
                 except StalePlan:
-                    await adapted._begin_anew()
+                    await adapted.begin_anew()
                 return await how(adapted, operation, parameters)
             except Exception as error:
                 own = error.error if isinstance(error, (LostEarly, StalePlan)) else error
@@ -83,10 +83,10 @@ class PostgresqlConnection(NotesLeftovers):
                 adapted.busy -= 1
             losses = losses or Losses()
             if early is None or not losses.allow(early):
-                adapted._raise(own)
+                adapted.raise_dbapi(own)
             adapted = await adapted.replaced(own)
 
-    async def _execute(self, operation: Any, parameters: Any) -> Outcome:
+    async def fetched(self, operation: Any, parameters: Any) -> Outcome:
         """Execute a statement and fetch its rows.
 
         Raises:
@@ -96,11 +96,11 @@ class PostgresqlConnection(NotesLeftovers):
         """
         raise NotImplementedError
 
-    async def _begin_anew(self) -> None:
+    async def begin_anew(self) -> None:
         """Roll back what a statement with an outdated plan has left; what is executed next is prepared anew."""
         raise NotImplementedError
 
-    def _pings_first(self) -> bool:
+    def pings_first(self) -> bool:
         """Tell whether a ping that is owed comes before the next statement: no BEGIN comes with that."""
         raise NotImplementedError
 
@@ -159,7 +159,7 @@ class PostgresqlConnection(NotesLeftovers):
         assert record is not None
         held: object = record.dbapi_connection
         if held is not self:
-            self._raise(error)  # another task of the same session has given the checkout up
+            self.raise_dbapi(error)  # another task of the same session has given the checkout up
         return await self._settings_for(await another_for(record, error))
 
     async def _settings_for(self, other: object) -> Self:
@@ -174,6 +174,6 @@ class PostgresqlConnection(NotesLeftovers):
         """Have ``other`` begin its transactions as this one does."""
         raise NotImplementedError
 
-    def _raise(self, error: Exception) -> NoReturn:
+    def raise_dbapi(self, error: Exception) -> NoReturn:
         """Raise ``error``, the driver's, as the DBAPI has it."""
         raise error

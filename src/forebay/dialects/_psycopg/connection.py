@@ -152,14 +152,14 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
 
     # -- statements ----------------------------------------------------------------------------------------------------
 
-    async def _execute(self, operation: Any, parameters: Any) -> Outcome:
+    async def fetched(self, operation: Any, parameters: Any) -> Outcome:
         connection: Any = self._connection
         return await self.execute_on(connection.cursor(), operation, parameters, {})
 
-    async def _begin_anew(self) -> None:
+    async def begin_anew(self) -> None:
         await self._roll_back()
 
-    def _pings_first(self) -> bool:
+    def pings_first(self) -> bool:
         return not self.begins_now()
 
     async def execute_on(self, cursor: Any, query: Any, params: Any, kw: dict[str, Any]) -> Outcome:
@@ -321,11 +321,11 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
 
         Cancellation: the connection needs to be brought to rest, or the checkout is given up.
         """
-        outcome = await self.run(None, None, PsycopgConnection._begun)
+        outcome = await self.run(None, None, PsycopgConnection.begun_here)
         taken: PsycopgConnection = outcome.connection  # type: ignore[assignment]  # of the same class
         return taken
 
-    async def _begun(self, _query: Any, _params: Any) -> Outcome:
+    async def begun_here(self, _query: Any, _params: Any) -> Outcome:
         await self._begin_first()
         return Outcome(self, [])
 
@@ -485,7 +485,7 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
     def _setting(self) -> Iterator[None]:
         # Set when there is nothing to wait for: psycopg sets it also for a caller that is cancelled meanwhile. It gives
         # way to the event loop behind what it has set, too, when the loop was kept busy; that is a trace.
-        self._settle_now()
+        self.settle_if_in_greenlet()
         try:
             yield
         except Exception:
@@ -573,7 +573,7 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
     @property
     def info(self) -> Any:
         """psycopg's facts about the connection."""
-        self._settle_now()
+        self.settle_if_in_greenlet()
         connection: Any = self._connection
         return connection.info
 
@@ -584,7 +584,7 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
         adapted._note_use()
         adapted.note_unseen()
         adapted._handed_in = adapted.checkout()
-        adapted._settle_now()
+        adapted.settle_if_in_greenlet()
         return adapted._connection
 
     async def settle(self) -> None:
@@ -604,7 +604,7 @@ class PsycopgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_psycopg_co
         finally:
             self.busy -= 1
 
-    def _settle_now(self) -> None:
+    def settle_if_in_greenlet(self) -> None:
         # Outside of a greenlet the answer is read in front of that to whatever the user sends.
         if self._has_left() and in_greenlet():
             await_(self.settle())

@@ -72,7 +72,7 @@ class PsycopgCursor:
         adapted = self._adapt_connection
         if self.lease != adapted.lease:
             refuse(adapted)
-        self._take(await_(adapted.run(query, params, how)))
+        self.take(await_(adapted.run(query, params, how)))
         return self._cursor
 
     # What a connection is asked to do, which may have taken the place of this cursor's.
@@ -94,7 +94,7 @@ class PsycopgCursor:
         self.lease = adapted.lease
         self._cursor = adapted._connection.cursor()
 
-    def _take(self, outcome: Outcome) -> None:
+    def take(self, outcome: Outcome) -> None:
         self._rows = deque(outcome.rows)
 
     async def _async_soft_close(self) -> None:
@@ -175,7 +175,7 @@ class PsycopgStream(BatchReading, PsycopgCursor):
             self._go_on_with(adapted)
         return adapted.open_on(self._cursor, query, params, self.name, self._at_least(1))
 
-    def _take(self, outcome: Outcome) -> None:
+    def take(self, outcome: Outcome) -> None:
         self._open = True
         self._rows = deque()
         self._add(outcome.rows, self._at_least(1))

@@ -90,12 +90,12 @@ class SqliteConnection(SaysGoodbye, RunsOnce, NotesLeftovers, AsyncAdapt_aiosqli
 
     # -- statements ----------------------------------------------------------------------------------------------------
 
-    def _execute(self, operation: Any, parameters: Any) -> Awaitable[Outcome]:
+    def fetched(self, operation: Any, parameters: Any) -> Awaitable[Outcome]:
         if has_its_own_methods(self._connection):
-            return self.fetched(operation, parameters)
+            return self.fetched_at_once(operation, parameters)
         return self._fetched_by_aiosqlite(operation, parameters)
 
-    def fetched(self, operation: Any, parameters: Any) -> Awaitable[Outcome]:
+    def fetched_at_once(self, operation: Any, parameters: Any) -> Awaitable[Outcome]:
         """Execute a statement and fetch its rows, in one trip; as :meth:`behind_begin`."""
         return self.behind_begin(self._fetch_all, operation, () if parameters is None else parameters)
 

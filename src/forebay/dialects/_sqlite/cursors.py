@@ -64,8 +64,8 @@ class SqliteCursor:
         adapted = self._adapt_connection
         if self.lease != adapted.lease:
             refuse(adapted)
-        how = type(adapted).opened if self.server_side else type(adapted).fetched
-        self._take(await_(adapted.run(operation, parameters, how)))
+        how = type(adapted).opened if self.server_side else type(adapted).fetched_at_once
+        self.take(await_(adapted.run(operation, parameters, how)))
 
     def executemany(self, operation: Any, seq_of_parameters: Any) -> None:
         """Run a statement once for each of ``seq_of_parameters``; must run in a greenlet.
@@ -76,9 +76,9 @@ class SqliteCursor:
         adapted = self._adapt_connection
         if self.lease != adapted.lease:
             refuse(adapted)
-        SqliteCursor._take(self, await_(adapted.run(operation, seq_of_parameters, type(adapted).executed_many)))
+        SqliteCursor.take(self, await_(adapted.run(operation, seq_of_parameters, type(adapted).executed_many)))
 
-    def _take(self, outcome: Outcome) -> None:
+    def take(self, outcome: Outcome) -> None:
         self._raw = outcome.source
         self._rows = deque(outcome.rows)
         self.description = outcome.description
@@ -132,8 +132,8 @@ class SqliteServerSideCursor(SqliteCursor):
         self._open: sqlite3.Cursor | None = None
         adapt_connection.stream_begins()
 
-    def _take(self, outcome: Outcome) -> None:
-        super()._take(outcome)
+    def take(self, outcome: Outcome) -> None:
+        super().take(outcome)
         self._open = outcome.source
 
     def _end(self, cursor: sqlite3.Cursor) -> None:
