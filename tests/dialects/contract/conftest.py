@@ -18,7 +18,7 @@ from tests.conftest import DRIVERS
 from tests.pool.shell.fake import PooledDatabase
 
 #: A read that takes many seconds at the server, unless it is cut off.
-_SLOW = {
+SLOW = {
     "postgresql": "SELECT pg_sleep(60)",
     "mysql": "SELECT sleep(60)",
     "sqlite": "WITH RECURSIVE c(x) AS (VALUES (1) UNION ALL SELECT x + 1 FROM c WHERE x < 4000000000)"
@@ -65,7 +65,7 @@ class Party:
         adapted = adapted_of(connection)
         if self.fake is not None:
             self.fake.gates.hold("execute")
-        slow = self.read if self.fake is not None else _SLOW[self.kind]
+        slow = self.read if self.fake is not None else SLOW[self.kind]
         task = asyncio.ensure_future(connection.execute(text(slow)))
         async with asyncio.timeout(PATIENCE_S):
             while not adapted.busy:
