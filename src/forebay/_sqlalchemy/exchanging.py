@@ -59,12 +59,14 @@ async def wait_for(pool: AsyncAdaptedQueuePool, shell: Shell, instead_of: Slot |
 
     Cancellation: safe; a connection not yet handed over goes to the next caller.
     """
+    disposed = pool._disposed
     try:
-        if instead_of is None:
-            return cast(Record, await shell.checkout(deadline))
-        return cast(Record, await shell.replace(instead_of, deadline))
+        record: Record = await (shell.checkout(deadline) if instead_of is None else shell.replace(instead_of, deadline))
     except (LimitReached, TooManyWaiting, PoolClosed) as error:
         raise turned_away(pool, error) from None
+    if pool._disposed and not disposed:
+        record._soft_invalidate_time = math.inf  # closed at its return: nobody will dispose of this pool again
+    return record
 
 
 def check_may_wait(shell: Shell) -> None:

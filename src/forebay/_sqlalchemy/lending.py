@@ -10,9 +10,8 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
-from sqlalchemy import exc
 from sqlalchemy.engine import Connection, Engine, RootTransaction
 from sqlalchemy.ext.asyncio.session import _AsyncSessionContextManager
 from sqlalchemy.orm import Session
@@ -26,7 +25,6 @@ from forebay._sqlalchemy.pool_entry import ProxiedConnection
 from forebay._watchdog import Watchdog
 from forebay.dialects._adapter import ABSENT, PooledConnection, pooled
 from forebay.dialects._originals import Originals, own_function
-from forebay.errors import PoolDisposedError
 
 __all__ = [
     "SessionBlock",
@@ -46,6 +44,7 @@ __all__ = [
 # What is called outside of a greenlet. A method that the user has put in the place of one of these may need one.
 _CONNECT, _RAW_CONNECTION = own_function(Engine, "connect"), own_function(Engine, "raw_connection")
 _CONNECTING = frozenset({"connect", "raw_connection"})
+_POOL_CONNECT = AsyncAdaptedQueuePool.connect
 _CLOSE_CONNECTION = own_function(Connection, "close")
 _SESSION = Originals(("sqlalchemy",), "close", "expunge_all")
 
@@ -62,29 +61,29 @@ async def borrowed(engine: Engine) -> Connection:
     if (
         isinstance(pool, AsyncAdaptedQueuePool)
         and not engine._has_events
-        and (shell := pool.plain_shell()) is not None
+        and engine._connection_cls is Connection
+        and not Connection._has_events
         and type(engine).connect is _CONNECT
         and type(engine).raw_connection is _RAW_CONNECTION
         and vars(engine).keys().isdisjoint(_CONNECTING)
+        and type(pool).connect is _POOL_CONNECT
         and "connect" not in vars(pool)
     ):
-        if not shell.core.idle:
-            plain = await pool.wait_for_turn(shell)
-            if engine.pool is not pool:
-                # Disposed of meanwhile. Who was refused hears of it; who was served asks the new pool.
-                error = pool.decline_turn(shell)
-                if isinstance(error, PoolDisposedError):
-                    raise error
-                return await greenlet_spawn(engine.connect)
-            if plain:
-                return engine.connect()
-            # Begins at once, so nobody comes in between.
-            return await greenlet_spawn(engine.connect)
+        # What Engine.connect() does.
         try:
-            return engine.connect()
-        except exc.MissingGreenlet:
-            pass  # The idle connection turned out dead, or doubtful. Nothing was taken.
+            return Connection(engine, await pool.lend())
+        except engine.dialect.loaded_dbapi.Error as error:
+            await greenlet_spawn(_raise_wrapped, engine, error)
     return await greenlet_spawn(engine.connect)
+
+
+def _raise_wrapped(engine: Engine, error: BaseException) -> NoReturn:
+    """Raise what a connect of the engine's raises for an error of the driver's; its listeners may wait."""
+    try:
+        raise error
+    except engine.dialect.loaded_dbapi.Error as caught:
+        Connection._handle_dbapi_exception_noconnection(caught, engine.dialect, engine)
+        raise
 
 
 def give_back_now(connection: Connection, *, calm: bool = True) -> bool:

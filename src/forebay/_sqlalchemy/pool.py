@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import logging
 import math
 import time
 import weakref
@@ -33,7 +34,7 @@ from forebay._watchdog import Deadline, Limit, waited
 from forebay.dialects._adapter import traits_of
 from forebay.errors import InvalidOptionError, PoolDisposedError, PoolUsageError
 from forebay.pool import CoreConfig, PoolStatistics, summed
-from forebay.pool._core import LimitReached, PoolClosed, SlotState, TooManyWaiting
+from forebay.pool._core import PoolClosed, SlotState
 from forebay.pool.options import OwnKeywords, core_options, own_values, problems, shell_options
 from forebay.pool.shell import Shell
 
@@ -114,97 +115,77 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
         shell = self._loops.recent
         if shell is None or shell.loop is not _running_loop():
             shell = self._loops.here()
-        deadline: Deadline | None = None
         if self._host.parked:
             self._host.forget_surplus(self._idle)
-        if shell.handed is None:
-            record: Record | None = shell.checkout_nowait()
-            if record is None:
-                deadline = Deadline(shell.now(), self._patience_s)
-                check_may_wait(shell)
-                record = await_(wait_for(self, shell, None, deadline))
-        else:
-            (record, deadline, error), shell.handed = shell.handed, None
-            if record is None:
-                raise error
-        echo = self._should_log_debug()
-        proxied = ProxiedConnection(self, record.dbapi_connection, record, echo)
-        record.fairy_ref = weakref.ref(proxied)
-        record.was_marked = bool(record._info) and record.is_marked()
-        record.holder = holder_here(shell.loop, exact=shell.core.is_busy)
-        if echo:
-            self.logger.debug("Connection %r checked out from pool", record.dbapi_connection)
-        if (
-            record.slot.suspect
-            or self.dispatch.checkout
-            or (self._pre_ping and (echo or not self._vouches(record) or not record.vouch()))
-        ):
+        record: Record | None = shell.checkout_nowait()
+        deadline: Deadline | None = None
+        if record is None:
+            check_may_wait(shell)
+            deadline = Deadline(shell.now(), self._patience_s)
+            record = await_(wait_for(self, shell, None, deadline))
+        proxied, asks = self._lent(shell, record)
+        if asks:
             if not in_greenlet():
-                # What follows may wait. Put back as if never taken; the caller is told to come again in a greenlet.
+                # What follows may wait. Put back as if never taken.
                 proxied._let_go()
                 record.fairy_ref = record.holder = None
                 shell.checkin(record.slot)
                 await_(nothing())
             verify(self, shell, proxied, deadline or Deadline(shell.now(), self._patience_s))
         if self._leak_after_s is not None:
-            held = cast(Record, proxied._connection_record)
-            held.leak_watch = LeakWatch(self, shell.loop, self._leak_after_s, held)
+            self._watch_for_leak(shell, proxied)
         return proxied
 
-    def plain_shell(self) -> Shell | None:
-        """Return the running loop's shell if all that :meth:`connect` may have to wait for is a connection, else None.
+    async def lend(self) -> ProxiedConnection:
+        """Return a connection as :meth:`connect` does; a greenlet is made only where something is asked of it.
 
-        Nothing is to be asked of the connection then, and nobody listens.
-        """
-        shell = self._loops.recent
-        # Each connection is asked at its checkout whether it vouches; the dialect where none will say yes.
-        if (
-            shell is None
-            or shell.loop is not _running_loop()
-            or (self._pre_ping and (self._should_log_debug() or not traits_of(self._dialect).begin_is_ping))
-            or self.dispatch.checkout
-        ):
-            return None
-        return shell
-
-    def _vouches(self, record: Record) -> bool:
-        return (
-            record.adapted.vouches()
-            and traits_of(self._dialect).begin_is_ping
-            and (not record._info or not record.is_marked())
-        )
-
-    async def wait_for_turn(self, shell: Shell) -> bool:
-        """Wait in place of :meth:`connect`, which must be called right after and then returns, or raises, at once.
-
-        Saves the greenlet to wait in.
-
-        Args:
-            shell: What :meth:`plain_shell` returned.
-
-        Returns:
-            Whether :meth:`connect` may be called outside of a greenlet: nothing is to be asked of the connection.
+        Raises:
+            BaseException: As :meth:`connect`.
 
         Cancellation: safe; as for :meth:`connect`.
         """
-        deadline = Deadline(shell.now(), self._patience_s)
-        try:
-            record: Record = await shell.checkout(deadline)
-        except (LimitReached, TooManyWaiting, PoolClosed) as error:
-            shell.handed = None, deadline, turned_away(self, error)
-        except Exception as error:
-            shell.handed = None, deadline, error
-        else:
-            shell.handed = record, deadline, None
-            return not record.slot.suspect and (not self._pre_ping or self._vouches(record))
-        return True
+        shell = self._loops.recent
+        if shell is None or shell.loop is not _running_loop():
+            shell = self._loops.here()
+        if self._host.parked:
+            self._host.forget_surplus(self._idle)
+        record: Record | None = shell.checkout_nowait()
+        deadline: Deadline | None = None
+        if record is None:
+            deadline = Deadline(shell.now(), self._patience_s)
+            record = await wait_for(self, shell, None, deadline)
+        proxied, asks = self._lent(shell, record)
+        if asks:
+            deadline = deadline or Deadline(shell.now(), self._patience_s)
+            await greenlet_spawn(verify, self, shell, proxied, deadline)
+        if self._leak_after_s is not None:
+            self._watch_for_leak(shell, proxied)
+        return proxied
 
-    def decline_turn(self, shell: Shell) -> BaseException | None:
-        """Give back what :meth:`wait_for_turn` got; return the error if that is what it got."""
-        (record, _, error), shell.handed = shell.handed, None
-        if record is not None:
-            shell.checkin(record.slot)
-        return cast("BaseException | None", error)
+    def _lent(self, shell: Shell, record: Record) -> tuple[ProxiedConnection, bool]:
+        """Begin a checkout; return it, and whether something is to be asked of the connection first (:func:`verify`).
+
+        That is the one case in which a checkout needs a greenlet: a doubt, a listener, a ping that no BEGIN stands for.
+        """
+        echo = self.logger.isEnabledFor(logging.DEBUG)
+        proxied = ProxiedConnection(self, record.dbapi_connection, record, echo)
+        record.fairy_ref = weakref.ref(proxied)
+        record.was_marked = bool(record._info) and record.is_marked()
+        record.holder = holder_here(shell.loop, exact=shell.core.is_busy)
+        if echo:
+            self.logger.debug("Connection %r checked out from pool", record.dbapi_connection)
+        if record.slot.suspect or self.dispatch.checkout:
+            return proxied, True
+        if not self._pre_ping:
+            return proxied, False
+        vouches = (
+            not echo and not record.was_marked and record.adapted.vouches() and traits_of(self._dialect).begin_is_ping
+        )
+        return proxied, not (vouches and record.vouch())
+
+    def _watch_for_leak(self, shell: Shell, proxied: ProxiedConnection) -> None:
+        held = cast(Record, proxied._connection_record)
+        held.leak_watch = LeakWatch(self, shell.loop, cast(float, self._leak_after_s), held)
 
     def may_take_back_now(self, proxied: ProxiedConnection, *, leave: bool = False) -> bool:
         """Tell whether closing ``proxied`` needs no I/O and no greenlet: nobody listens, and no transaction is open.

@@ -162,8 +162,6 @@ class Shell:
         self._posted: set[BudgetSignal] = set()
         self._drained = asyncio.Event()
         self._collected: deque[Any] = deque()
-        # What a caller that waited in another place has got, on its way to the host's checkout.
-        self.handed: Any = None
         self._slept = _time_slept()
         self._keeper = farewells.until_the_end(self._end)
 
