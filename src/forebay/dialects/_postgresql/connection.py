@@ -72,19 +72,20 @@ class PostgresqlConnection(NotesLeftovers):
                 except StalePlan:
                     await adapted.begin_anew()
                 return await how(adapted, operation, parameters)
-            except Exception as error:
-                own = error.error if isinstance(error, (LostEarly, StalePlan)) else error
+            except (LostEarly, StalePlan) as failed:
                 if adapted.lease != lease:
-                    refuse(adapted, own)
-                if own is error:
-                    raise
-                early = error if isinstance(error, LostEarly) else None
+                    refuse(adapted, failed.error)
+                error, lost = failed.error, failed if isinstance(failed, LostEarly) else None
+            except Exception as failure:
+                if adapted.lease != lease:
+                    refuse(adapted, failure)
+                raise
             finally:
                 adapted.busy -= 1
             losses = losses or Losses()
-            if early is None or not losses.allow(early):
-                adapted.raise_dbapi(own)
-            adapted = await adapted.replaced(own)
+            if lost is None or not losses.allow(lost):
+                adapted.raise_dbapi(error)
+            adapted = await adapted.replaced(error)
 
     async def fetched(self, operation: Any, parameters: Any) -> Outcome:
         """Execute a statement and fetch its rows.
