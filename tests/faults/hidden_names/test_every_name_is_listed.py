@@ -37,6 +37,7 @@ FILES: dict[str, tuple[Parts, ...]] = {
 #: Names that are no driver's, and whose they are.
 NOT_A_DRIVERS = {
     "_connection": "SQLAlchemy's adapter: the driver's connection (aiosqlite has one of that name, in its table)",
+    "_cursor": "SQLAlchemy's cursors: the driver's cursor",
     "_execute_mutex": "SQLAlchemy's adapter for asyncpg",
     "_transaction": "SQLAlchemy's adapter for asyncpg",
     "_isolation_setting": "SQLAlchemy's adapter for asyncpg",

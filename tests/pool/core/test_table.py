@@ -110,7 +110,6 @@ OUTCOMES: dict[tuple[str, SlotInput], SlotState] = {
     ("lent", I.LOST): S.LENT,
     ("lent", I.DOOM): S.LENT,
     ("resetting", I.RESET_DONE): S.IDLE,
-    ("resetting", I.INVALIDATE): S.CLOSING,
     ("resetting", I.LOST): S.RESETTING,
     ("resetting", I.DOOM): S.RESETTING,
     ("closing", I.CLOSED): S.GONE,
@@ -128,13 +127,11 @@ OUTCOMES: dict[tuple[str, SlotInput], SlotState] = {
     ("taken during a reset", I.CLOSED): S.GONE,
     ("taken during a reset", I.LOST): S.CLOSING,
     ("taken during a reset", I.RESET_DONE): S.CLOSING,
-    ("taken during a reset", I.INVALIDATE): S.CLOSING,
     ("taken from its owner, gone", I.RELEASE): S.GONE,
     ("taken from its owner, gone", I.INVALIDATE): S.GONE,
     ("taken from its owner, gone", I.REPLACE): S.GONE,
     ("taken from its owner, gone", I.ANSWERED): S.GONE,
     ("taken during a reset, gone", I.RESET_DONE): S.GONE,
-    ("taken during a reset, gone", I.INVALIDATE): S.GONE,
 }
 
 INPUTS: dict[SlotInput, Callable[[Rig, Slot], object]] = {

@@ -227,7 +227,6 @@ TABLE: Final[dict[tuple[SlotState, SlotInput], frozenset[SlotState]]] = {
     (_LENT, SlotInput.TERMINATE): frozenset({_CLOSING}),
     # Resetting: the pool owns the answer; only when it is in may the next caller have the connection.
     (_RESETTING, SlotInput.RESET_DONE): _PLACED,
-    (_RESETTING, SlotInput.INVALIDATE): frozenset({_CLOSING}),
     (_RESETTING, SlotInput.LOST): frozenset({_RESETTING}),
     (_RESETTING, SlotInput.DOOM): frozenset({_RESETTING}),
     (_RESETTING, SlotInput.TERMINATE): frozenset({_CLOSING}),
@@ -243,5 +242,5 @@ LATE: Final[dict[SlotState, frozenset[SlotInput]]] = {
     _LENT: frozenset(
         {SlotInput.RELEASE, SlotInput.ABANDON, SlotInput.INVALIDATE, SlotInput.REPLACE, SlotInput.ANSWERED}
     ),
-    _RESETTING: frozenset({SlotInput.RESET_DONE, SlotInput.INVALIDATE}),
+    _RESETTING: frozenset({SlotInput.RESET_DONE}),
 }

@@ -199,6 +199,7 @@ class Stage:
             # An acquire that finds nothing is no step: what another thread changed meanwhile is for the next to see.
             if name != "acquire" or result is not None:
                 check(core)
+            self.witnesses[number].counts(core)
             self._others_at_rest()
             if ask_at < core.seat.ask_at < math.inf:
                 self._nothing_is_kept(number)

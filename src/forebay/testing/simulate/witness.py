@@ -70,7 +70,9 @@ class Socket:
     busy: bool = False  # the pool resets it
     arrival: int = 0
     opened_at: float = 0.0
-    condemned: bool = False  # lost, or doomed while in use
+    condemned: bool = False  # lost, doomed, invalidated or terminated
+    polite: bool = False  # its close under way is a polite one
+    to_be_dropped: bool = False  # and is to be cut short
     suspect: bool = False
     outages: int = 0  # seen when its connect began
     severed: bool = False  # ended from another loop's thread; its core hears of that when its loop runs
@@ -159,8 +161,22 @@ class Witness:
             self._effect(now, name, args, effect)
         if name == "open_failed" and self._expected_refusals:
             raise Violation(f"not told of the failed connect: {self._expected_refusals}")
+        if name == "tick" and self.config.lifetime_s is not None:
+            for socket in self.sockets.values():
+                if socket.free and socket.opened_at + self.config.lifetime_s <= now:
+                    raise Violation(f"{socket} idles at {now:.6g}, past its lifetime")
         # An acquire that finds nothing is no step: the timer due at this very moment comes next.
         self._at_rest(now if name != "acquire" else -math.inf)
+
+    def counts(self, core: Core) -> None:
+        """Compare the slots of the core with the sockets there are.
+
+        Raises:
+            Violation: It counts others.
+        """
+        there = {id for id, socket in self.sockets.items() if not socket.severed}
+        if (counted := {slot.id for slot in core.slots}) != there:
+            raise Violation(f"I2: slots {counted ^ there} are sockets, or counted, but not both")
 
     # -- inputs ------------------------------------------------------------------------------------------------------
 
@@ -195,6 +211,7 @@ class Witness:
 
     def _on_invalidate(self, now: float, args: tuple[Any, ...], result: object) -> None:
         self._let_go(args[0])
+        self._condemn(args[0])
 
     def _on_replace(self, now: float, args: tuple[Any, ...], waiter: Waiter) -> None:
         slot = args[0]
@@ -286,6 +303,8 @@ class Witness:
         for socket in self.sockets.values():
             socket.holder = None
             socket.busy = False
+            socket.condemned = True
+            socket.to_be_dropped = socket.polite
 
     def _on_resize(self, now: float, args: tuple[Any, ...], result: object) -> None:
         self.pool_size, max_overflow = args
@@ -324,6 +343,7 @@ class Witness:
                 if socket.holder is not None:
                     raise Violation(f"I2: {slot} closed under {socket.holder!r}")
                 socket.status = "closing"
+                socket.polite, socket.to_be_dropped = graceful, False
             case _:
                 self.filling = False
 
@@ -436,7 +456,7 @@ class Witness:
 
     def _condemn(self, slot: Slot) -> None:
         socket = self.sockets.get(slot.id)
-        if socket is not None and not socket.free:
+        if socket is not None:
             socket.condemned = True
 
     def _remove(self, slot: Slot) -> None:
@@ -465,6 +485,8 @@ class Witness:
         for id, socket in self.sockets.items():
             if socket.status == "open" and not socket.severed and socket.suspect != socket.slot.suspect:
                 raise Violation(f"slot {id} is {'not ' * (not socket.slot.suspect)}suspect, against what happened")
+            if socket.to_be_dropped:
+                raise Violation(f"slot {id} is still closed politely, though all are terminated")
             if socket.free:
                 free += 1
                 if socket.generation != self.generation or socket.condemned or self.closed:

@@ -451,7 +451,13 @@ class World:
     def _lose(self) -> None:
         found = self._some_slot(SlotState.IDLE, SlotState.LENT, SlotState.RESETTING, SlotState.CLOSING)
         if found is not None:
-            self._do(found[0], "lost", found[1])
+            number, slot = found
+            names = ["lost", "lost"]
+            if slot.state is not SlotState.CLOSING:
+                names += ["doom"]
+            if slot.state is SlotState.IDLE:
+                names += ["invalidate"]
+            self._do(number, self._rng.choice(names), slot)
 
     def _sweep(self) -> None:
         number = self._rng.choice(self._active)
