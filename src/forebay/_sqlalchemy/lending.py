@@ -62,7 +62,7 @@ async def borrowed(engine: Engine) -> Connection:
         isinstance(pool, AsyncAdaptedQueuePool)
         and not engine._has_events
         and engine._connection_cls is Connection
-        and not Connection._has_events
+        and not vars(Connection).get("_has_events")  # in SQLAlchemy 2.0 not there before somebody listens
         and type(engine).connect is _CONNECT
         and type(engine).raw_connection is _RAW_CONNECTION
         and vars(engine).keys().isdisjoint(_CONNECTING)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import URL
 from sqlalchemy.dialects.mysql.asyncmy import (
@@ -63,8 +63,13 @@ class AsyncmyConnection(RestingConnection, AsyncAdapt_asyncmy_connection):
         try:
             super()._run(work)
         except AttributeError as error:
-            # So does asyncmy before 0.2.13 say that it is closed. The words are SQLAlchemy's, who reads a loss in them.
+            self.raise_dbapi(error)
+
+    def raise_dbapi(self, error: Exception) -> NoReturn:
+        """Raise ``error``, and in the words of SQLAlchemy, who reads a loss in them, what asyncmy says of one."""
+        if isinstance(error, AttributeError):  # so does asyncmy before 0.2.13 say that it is closed
             raise self.dbapi.InternalError("network operation failed due to asyncmy attribute error") from error
+        raise error
 
     def _hung_up(self) -> bool:
         if "seeing a hang-up" in lacking(self._connection):

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from typing import Any
+from typing import Any, NoReturn
+
+from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_connection
 
 from forebay._sqlalchemy.goodbyes import SaysGoodbye
 from forebay._sqlalchemy.greenlets import await_
@@ -24,6 +26,9 @@ __all__ = ["RestingConnection", "RestingDialect", "WatchedCursor", "WatchedStrea
 # What is left out at rest.
 _ENDS = Originals(("aiomysql", "asyncmy"), "commit", "rollback")
 _EXECUTES = Originals(("aiomysql", "asyncmy"), "execute")
+
+# In SQLAlchemy 2.0 a statement without parameters is executed with an empty set of them: ``%%`` is one ``%`` then.
+_KNOWS_NONE = hasattr(AsyncAdapt_dbapi_connection, "create")
 
 # Flags of the protocol.
 _IN_TRANSACTION = 0x0001
@@ -212,6 +217,10 @@ class RestingConnection(SaysGoodbye, RunsOnce):
         async with self._new_cursor() as cursor:
             return await self.execute_on(cursor, operation, parameters)
 
+    def raise_dbapi(self, error: Exception) -> NoReturn:
+        """Raise ``error``: the drivers are the DBAPI, and SQLAlchemy 2.0's adapters have no other word for it."""
+        raise error
+
     def _new_cursor(self) -> Any:
         """Return a new cursor of the driver's."""
         return self._connection.cursor()
@@ -228,10 +237,10 @@ class RestingConnection(SaysGoodbye, RunsOnce):
         await self.end_stream()
         await self._execute_mutex.acquire()
         try:
-            if parameters is None:
+            if parameters is None and _KNOWS_NONE:
                 await cursor.execute(operation)
             else:
-                await cursor.execute(operation, parameters)
+                await cursor.execute(operation, () if parameters is None else parameters)
             rows = list(await cursor.fetchall()) if not in_batches and cursor.description else []
         finally:
             self._execute_mutex.release()
