@@ -247,7 +247,7 @@ def _same(stock: list[Any], ours: list[Any]) -> bool:
 
 
 def _failed(came: Any) -> bool:
-    return bool(came) and came[0] == "error"
+    return isinstance(came, tuple) and came[:1] == ("error",)
 
 
 def _open_longer(before: Any, after: Any) -> bool:
