@@ -29,7 +29,7 @@ __all__ = ["Watch", "overheard", "see_what_is_left", "settled", "sockets_to"]
 
 #: Until everything is at rest once the callers are gone, in seconds.
 _SETTLE_S = 10.0
-_MEMORY_S = 2.0
+_MEMORY_S = 20.0
 
 #: What asyncpg 0.32 leaves on the event loop when a connect is called off in the very turn in which TCP connected.
 _DRIVERS_OWN = "Future exception was never retrieved: ConnectionError('unexpected connection_lost() call')"

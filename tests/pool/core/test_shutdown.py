@@ -53,6 +53,19 @@ def test_drain_awaits_owners_and_then_is_drained():
     assert (rig.core.budget.used, rig.core.budget.cores) == (0, 0)
 
 
+def test_a_disposed_pool_that_served_somebody_once_more_stayed_in_memory_with_its_engine():
+    """The budget knows it by its seat, which it gives up whenever it holds nothing."""
+    rig = Rig(pool_size=1, max_overflow=0)
+    rig.clear()
+    assert rig.core.budget.cores == 0
+    slot = rig.connecting()
+    rig.opened(slot)
+    assert rig.core.budget.cores == 1
+    rig.invalidate(slot)
+    rig.closed(slot)
+    assert rig.core.budget.cores == 0
+
+
 def test_terminate_all_takes_everything_from_everybody():
     """Each state ends in CLOSING, not politely; a polite close under way is cut short."""
     rig = Rig(pool_size=10)

@@ -727,7 +727,7 @@ class Core(Endings):
             if not self._slots:
                 self.budget.leave(self.seat)
             return
-        if self._leaving or self._away:
+        if self._leaving:
             self._leave_or_return()
         self._connect(now)
 
@@ -735,8 +735,11 @@ class Core(Endings):
         """Give up the seat of a core that was disposed of and holds nothing; take one anew when a caller comes."""
         if self._slots or len(self._queue) or self.fill_goal:
             if self._away:
+                # Until it is empty again: a pool that was disposed of may have a successor on the same budget.
+                known = self.seat.outages
                 self.seat = self.budget.join(self._idle, self._notify)
-                self._leaving = self._away = False
+                self.seat.outages = known
+                self._away = False
         elif not self._away:
             self.budget.leave(self.seat)
             self._away = True
