@@ -59,12 +59,13 @@ async def wait_for(pool: AsyncAdaptedQueuePool, shell: Shell, instead_of: Slot |
 
     Cancellation: safe; a connection not yet handed over goes to the next caller.
     """
-    disposed = pool._disposed
+    # Who begins a checkout after ``dispose()`` uses the pool on, and will dispose of it once more.
+    known = pool._disposed and instead_of is None
     try:
         record: Record = await (shell.checkout(deadline) if instead_of is None else shell.replace(instead_of, deadline))
     except (LimitReached, TooManyWaiting, PoolClosed) as error:
         raise turned_away(pool, error) from None
-    if pool._disposed and not disposed:
+    if pool._disposed and not known:
         record._soft_invalidate_time = math.inf  # closed at its return: nobody will dispose of this pool again
     return record
 
@@ -262,8 +263,6 @@ async def _exchange(
         if pool.dispatch.checkin:
             await greenlet_spawn(pool.dispatch.checkin, None, record)
         raise
-    if pool._disposed:
-        replacement._soft_invalidate_time = math.inf  # closed at its return: nobody will dispose of this pool again
     if not proxied.go_on_with(replacement):
         # Another task of the same session has ended the checkout meanwhile.
         shell.checkin(replacement.slot)
