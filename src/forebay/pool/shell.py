@@ -188,6 +188,7 @@ class Shell:
             if idle_s > _HOT_S:
                 if self._was_suspended():
                     core.suspect_idle(now, slot)
+                    self.perform()
                 if self._host.is_dead(slot.payload):
                     core.invalidate(now, slot)
                     self.perform()
@@ -275,10 +276,12 @@ class Shell:
     def answered(self, slot: Slot) -> None:
         """Take note that a connection its owner had reason to doubt has answered."""
         self.core.answered(self.now(), slot)
+        self.perform()
 
     def ping_failed(self) -> None:
         """Take note that a connection did not answer: every idle one is to be asked before it is lent."""
         self.core.suspect_idle(self.now())
+        self.perform()
 
     # -- warm-up and the end -------------------------------------------------------------------------------------------
 
@@ -488,6 +491,7 @@ class Shell:
                 if not attempt.expired():
                     raise
             self.core.unanswered(self.now(), slot)
+            self.perform()
 
     # -- resting and closing -------------------------------------------------------------------------------------------
 
