@@ -88,7 +88,6 @@ def _state(stage: Stage, now: float) -> State:
             slot.doom,
             slot.suspect,
             slot.taken_from,
-            slot.taken_owner,
             slot.graceful,
             since(slot.idle_since) if core.config.idle_timeout_s and slot.state is SlotState.IDLE else None,
         )

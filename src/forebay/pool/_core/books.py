@@ -215,11 +215,9 @@ class Books:
         """
         if slot.home is not self:
             raise Misuse(f"{input.value}: {slot!r} belongs to another pool")
-        # Only who owns, or owned, a connection can wait for another one in its place.
-        replaces = input is SlotInput.REPLACE
-        if (slot.state, input) in TABLE and not (replaces and slot.owner is None):
+        if (slot.state, input) in TABLE:
             return True
-        if slot.taken_from is not None and input in LATE[slot.taken_from] and not (replaces and not slot.taken_owner):
+        if slot.taken_from is not None and input in LATE[slot.taken_from]:
             return False
         what = f"{input.value} is not possible for slot {slot.id}, which is {slot.state.value}"
         if input in _FROM_BORROWER:

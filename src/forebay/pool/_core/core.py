@@ -483,7 +483,7 @@ class Core(Endings):
     def answered(self, now: float, slot: Slot) -> None:
         """The peer has answered its owner: what made the connection doubtful is over.
 
-        For a ping that was not answered say :meth:`replace` (the owner waits on) or :meth:`invalidate`.
+        For a ping that was not answered say :meth:`replace`: the owner waits on.
         """
         if self._legal(slot, SlotInput.ANSWERED):
             slot.suspect = False
@@ -630,8 +630,8 @@ class Core(Endings):
         elif not ended:
             return
         elif state is not SlotState.CLOSING:
-            if state is not _IDLE:  # a ping, or a reset, that will be reported on
-                slot.taken_from, slot.taken_owner = state, False
+            if state is not _IDLE:  # a reset, that will be reported on
+                slot.taken_from = state
             self._leave_and_close(self.now, slot, CloseReason.BUDGET, graceful=False)
         slot.severed = True
         self.budget.give(self.seat, closing=True, promised=slot.promised)

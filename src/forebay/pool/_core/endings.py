@@ -146,7 +146,6 @@ class Endings(Upkeep):
             else:
                 if state is not _IDLE:
                     slot.taken_from = state
-                    slot.taken_owner = slot.owner is not None
                 self._leave_and_close(now, slot, CloseReason.TERMINATED, graceful=False)
 
     def _leave_and_close(self, now: float, slot: Slot, reason: CloseReason, graceful: bool) -> None:

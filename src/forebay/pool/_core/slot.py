@@ -37,7 +37,6 @@ class Slot:
         close_reason: Why it is closing.
         graceful: The close under way is a polite one, which may still be cut short.
         taken_from: The state it was in when ``CANCEL`` or ``TERMINATE`` took it away; its holder may report once more.
-        taken_owner: It had an owner then.
         replaces: The old slot this connect is to replace, when it is one of those.
         replaced_by: The connect that is to replace this one.
         promised: Its unit was promised to another event loop's core.
@@ -73,7 +72,6 @@ class Slot:
         "state",
         "suspect",
         "taken_from",
-        "taken_owner",
         "uses",
     )
 
@@ -100,7 +98,6 @@ class Slot:
         self.close_reason: CloseReason | None = None
         self.graceful = False
         self.taken_from: SlotState | None = None
-        self.taken_owner = False
         self.replaces: Slot | None = None
         self.replaced_by: Slot | None = None
         self.promised = self.severed = False

@@ -36,8 +36,8 @@ drain that ran out of time) take a slot from whoever works with it. That party d
 more. ``LATE`` lists which reports are accepted then; they change nothing, except that a connection which did open is
 closed.
 
-*A ping is two facts.* Whoever holds a doubtful connection asks it. ``ANSWERED`` ends the doubt; ``REPLACE`` and
-``INVALIDATE`` say that no answer came, and make the idle ones doubtful.
+*A ping is one of two facts.* Whoever holds a doubtful connection asks it. ``ANSWERED`` ends the doubt; ``REPLACE``
+says that no answer came, and makes the idle ones doubtful.
 """
 
 from __future__ import annotations
