@@ -112,12 +112,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
         Cancellation: safe; a connection not yet handed over goes to the next caller, a connect under way goes on for
         it.
         """
-        shell = self._loops.recent
-        if shell is None or shell.loop is not _running_loop():
-            shell = self._loops.here()
-        if self._host.parked:
-            self._host.forget_surplus(self._idle)
-        record: Record | None = shell.checkout_nowait()
+        shell, record = self._at_once()
         deadline: Deadline | None = None
         if record is None:
             check_may_wait(shell)
@@ -144,12 +139,7 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
 
         Cancellation: safe; as for :meth:`connect`.
         """
-        shell = self._loops.recent
-        if shell is None or shell.loop is not _running_loop():
-            shell = self._loops.here()
-        if self._host.parked:
-            self._host.forget_surplus(self._idle)
-        record: Record | None = shell.checkout_nowait()
+        shell, record = self._at_once()
         deadline: Deadline | None = None
         if record is None:
             deadline = Deadline(shell.now(), self._patience_s)
@@ -161,6 +151,15 @@ class AsyncAdaptedQueuePool(_StockQueuePool, OwnKeywords):  # type: ignore[misc]
         if self._leak_after_s is not None:
             self._watch_for_leak(shell, proxied)
         return proxied
+
+    def _at_once(self) -> tuple[Shell, Record | None]:
+        """Return what the pool is on the running loop, and the record of a connection that was idle there, if any."""
+        shell = self._loops.recent
+        if shell is None or shell.loop is not _running_loop():
+            shell = self._loops.here()
+        if self._host.parked:
+            self._host.forget_surplus(self._idle)
+        return shell, shell.checkout_nowait()
 
     def _lent(self, shell: Shell, record: Record) -> tuple[ProxiedConnection, bool]:
         """Begin a checkout; return it, and whether something is to be asked of the connection first (:func:`verify`).
