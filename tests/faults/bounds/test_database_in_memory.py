@@ -62,9 +62,7 @@ async def given_up(work: Any, slow: SlowSqlite) -> None:
     slow.end()
 
 
-@pytest.mark.parametrize("options", POOLS)
-async def test_database_in_memory_is_gone_after_a_query_out_of_time(sa: ModuleType, options: dict[str, Any]) -> None:
-    engine = sa.create_async_engine("sqlite+aiosqlite://", **options)
+async def rows_after_a_query_out_of_time(engine: Any) -> Any:
     slow = SlowSqlite(engine)
     await filled(engine)
 
@@ -75,7 +73,13 @@ async def test_database_in_memory_is_gone_after_a_query_out_of_time(sa: ModuleTy
     await given_up(work(), slow)
     rows = await count(engine)
     await engine.dispose()
-    assert rows == 1
+    return rows
+
+
+@pytest.mark.parametrize("options", POOLS)
+async def test_database_in_memory_is_gone_after_a_query_out_of_time(sa: ModuleType, options: dict[str, Any]) -> None:
+    engine = sa.create_async_engine("sqlite+aiosqlite://", **options)
+    assert await rows_after_a_query_out_of_time(engine) == 1
 
 
 @pytest.mark.skipif(sqlite3.sqlite_version_info < (3, 36), reason="SQLite before 3.36 has no memdb by name")
@@ -84,17 +88,7 @@ async def test_database_in_memory_by_name_is_gone_after_a_query_out_of_time(
     sa: ModuleType, options: dict[str, Any]
 ) -> None:
     engine = sa.create_async_engine(f"sqlite+aiosqlite:///file:/faults_{id(options)}?vfs=memdb&uri=true", **options)
-    slow = SlowSqlite(engine)
-    await filled(engine)
-
-    async def work() -> None:
-        async with engine.connect() as connection:
-            await connection.execute(text(slow.sql))
-
-    await given_up(work(), slow)
-    rows = await count(engine)
-    await engine.dispose()
-    assert rows == 1
+    assert await rows_after_a_query_out_of_time(engine) == 1
 
 
 @pytest.mark.parametrize("options", POOLS)

@@ -11,37 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import text
 
-from tests.faults.marks import SIDE
+from tests.faults.bounds.slow_server import OPTIONS, Own, each_server
 from tests.support.proxy import ThreadedProxy
 
-each_server = pytest.mark.parametrize("database_url", ["asyncpg", "psycopg", "asyncmy", "aiomysql"], indirect=True)
-
-OPTIONS: dict[str, Any] = {} if SIDE == "stock" else {"pool_reset_timeout": 0.05}
 #: Each way through the proxy, in seconds, once the block is about to end.
 SLOW_S = 0.2
-
-
-class Own(LookupError):
-    """What the program raises."""
-
-
-@pytest.fixture
-def proxy(database_url: str) -> Iterator[ThreadedProxy]:
-    url = make_url(database_url)
-    with ThreadedProxy(url.host or "", url.port or 0) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def engine(sa: ModuleType, database_url: str, proxy: ThreadedProxy) -> Any:
-    return sa.create_async_engine(make_url(database_url).set(host=proxy.host, port=proxy.port), **OPTIONS)
 
 
 async def done_with(engine: Any, proxy: ThreadedProxy) -> None:
