@@ -7,11 +7,13 @@ with a connection out or just given back to a disposed pool; listen to warnings 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +21,16 @@ import pytest
 from sqlalchemy import exc, text
 
 from tests.faults.marks import ours_only
+
+
+@contextlib.contextmanager
+def _caught() -> Iterator[list[warnings.WarningMessage]]:
+    """Catch the warnings of a program, and of the collector when it has ended."""
+    gc.collect()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield caught
+        gc.collect()
 
 
 def _lost(caught: list[warnings.WarningMessage]) -> int:
@@ -40,12 +52,9 @@ def test_a_connection_still_out_when_its_loop_ends_is_lost_in_silence(sa: Module
         await connection.execute(text("INSERT INTO lost_rows VALUES (1)"))
         kept.extend((engine, connection))
 
-    gc.collect()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with _caught() as caught:
         asyncio.run(program())
         kept.clear()
-        gc.collect()
     assert _lost(caught) == 1
 
 
@@ -61,14 +70,11 @@ def test_a_connection_out_when_its_loop_is_closed_by_hand_is_lost_in_silence(sa:
         await connection.execute(text("SELECT 1"))
         kept.extend((engine, connection))
 
-    gc.collect()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with _caught() as caught:
         loop = asyncio.new_event_loop()
         loop.run_until_complete(program())
         loop.close()
         kept.clear()
-        gc.collect()
     assert _lost(caught) == 1
 
 
@@ -83,11 +89,8 @@ def test_a_connection_that_the_pool_took_and_nobody_closed_is_told_of(sa: Module
         await closed.close()
         del closed, forgotten
 
-    gc.collect()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with _caught() as caught:
         asyncio.run(program())
-        gc.collect()
     assert _lost(caught) == 1
 
 
@@ -124,11 +127,8 @@ def test_a_session_still_open_when_its_loop_ends(sa: ModuleType, database_url: s
             await session.execute(text("SELECT 1"))
         await engine.dispose()
 
-    gc.collect()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with _caught() as caught:
         asyncio.run(program())
-        gc.collect()
     assert _lost(caught) == 0
 
 
