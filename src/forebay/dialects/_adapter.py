@@ -377,12 +377,14 @@ def hang_up(fileno: Callable[[], int | None]) -> bool:
     return True
 
 
-def socket_hung_up(fd: int) -> bool:
-    """Tell whether the peer of the socket ``fd`` has closed its side, by one non-blocking ``poll``.
+def socket_hung_up(fd: int | None) -> bool:
+    """Tell whether the peer of the socket ``fd``, if that is known, has closed its side, by one non-blocking ``poll``.
 
     A busy event loop may not have read the end of the stream yet; the kernel already knows. Only the hang-up bits
     are asked for, so bytes waiting to be read (a notice, a TLS record) do not count. False where ``poll`` is missing.
     """
+    if fd is None:
+        return False
     if fd < 0:
         return True
     if not _GONE:

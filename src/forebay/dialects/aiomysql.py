@@ -52,8 +52,7 @@ class AiomysqlConnection(RestingConnection, AsyncAdapt_aiomysql_connection):
         writer = connection._writer
         if writer is None or writer.transport.is_closing():
             return True
-        fd = self._fileno()
-        return fd is not None and socket_hung_up(fd)
+        return socket_hung_up(self._fileno())
 
 
 class AiomysqlDbapi(PooledModule, AsyncAdapt_aiomysql_dbapi):

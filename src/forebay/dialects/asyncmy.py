@@ -77,8 +77,7 @@ class AsyncmyConnection(RestingConnection, AsyncAdapt_asyncmy_connection):
         stream = transport_of(self._connection)
         if stream is None or stream.is_closing():
             return True
-        fd = self._fileno()
-        return fd is not None and socket_hung_up(fd)
+        return socket_hung_up(self._fileno())
 
 
 class AsyncmyDbapi(PooledModule, AsyncAdapt_asyncmy_dbapi):

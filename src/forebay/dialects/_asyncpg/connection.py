@@ -472,8 +472,7 @@ class AsyncpgConnection(SaysGoodbye, PostgresqlConnection, AsyncAdapt_asyncpg_co
         connection = self._connection
         if connection.is_closed() or (self._rider is not None and self._rider.overdue(reset_bound_s(self.record))):
             return True
-        fd = self._fileno()
-        return fd is not None and socket_hung_up(fd)
+        return socket_hung_up(self._fileno())
 
     def _fileno(self) -> int | None:
         return fileno_of(getattr(self._connection, "_transport", None))
