@@ -1,4 +1,7 @@
-"""A connection whose holder was garbage collected: its place is free again, and a warning says what happened."""
+"""A connection whose holder was garbage collected: its place is free again, and a warning says what happened.
+
+The collector may come by itself as soon as the holder is forgotten, so that happens where the warning is waited for.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +56,8 @@ async def test_its_place_is_free_again(database_url: str, collect: Callable[[], 
             await connection.execute(text("select 1"))
             _tie(connection)
 
-        await forget()
         with pytest.warns(exc.SAWarning, match=WARNING):  # noqa: PT031
+            await forget()
             collect()
             await asyncio.sleep(0.05)
         assert engine.sync_engine.pool.checkedout() == 0  # type: ignore[attr-defined]
@@ -77,8 +80,8 @@ async def test_its_session_ends_at_the_server_even_when_the_engine_goes_with_it(
         _tie(connection, engine)
         assert await asyncio.to_thread(sessions) == 1
 
-    await forget()
     with pytest.warns(exc.SAWarning, match=WARNING):  # noqa: PT031
+        await forget()
         gc.collect()
         for _ in range(100):
             await asyncio.sleep(0.02)
@@ -110,9 +113,9 @@ async def test_the_collector_does_not_make_a_greenlet_wait(asyncpg_url: str) -> 
             gc.collect()
             return turns - before
 
-        await forget()
         task = asyncio.create_task(other())
         with pytest.warns(exc.SAWarning, match=WARNING):  # noqa: PT031
+            await forget()
             async with engine.connect() as connection:
                 assert await connection.run_sync(collect) == 0
                 await asyncio.sleep(0.05)
@@ -142,8 +145,8 @@ async def test_an_abandoned_async_generator_with_its_session_warns_once_and_rais
             assert await anext(generator) == 1
             _tie(generator)
 
-        await forget()
         with pytest.warns(exc.SAWarning, match=WARNING) as warned:  # noqa: PT031
+            await forget()
             gc.collect()
             await asyncio.sleep(0.05)
         assert len(warned) == 1
